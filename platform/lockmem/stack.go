@@ -1,0 +1,49 @@
+package lockmem
+
+import "runtime"
+
+// What a function leaves on its stack stays there, and a stack that the runtime grows or shrinks
+// leaves a copy of itself behind in memory that nobody wipes. So before f runs the stack is made
+// large enough for it, while f runs enough of it is in use that the collector does not shrink it, and
+// after f what f may have used is overwritten.
+//
+// With u octets in use before, grow makes the stack hold u+2*reach, so that it has at most twice that
+// (stacks double). During f at least u+reach are in use, which is a quarter or more of it; the
+// collector halves a stack only when less than a quarter is in use.
+const reach = 24 << 10
+
+// onGrownStack calls f with b under the rules above. A panic of f goes on after the stack is clean.
+func onGrownStack(b *Buffer, f func(*Buffer) error) error {
+	grow()
+	return onBallast(b, f)
+}
+
+//go:noinline
+func grow() {
+	var room [2*reach + 1024]byte
+	runtime.KeepAlive(&room)
+}
+
+//go:noinline
+func onBallast(b *Buffer, f func(*Buffer) error) error {
+	var ballast [reach]byte
+	err, panicked := call(b, f)
+	scrub()
+	runtime.KeepAlive(&ballast)
+	if panicked != nil {
+		panic(panicked)
+	}
+	return err
+}
+
+//go:noinline
+func call(b *Buffer, f func(*Buffer) error) (err error, panicked any) {
+	defer func() { panicked = recover() }()
+	return f(b), nil
+}
+
+//go:noinline
+func scrub() {
+	var room [reach - 2048]byte
+	runtime.KeepAlive(&room)
+}
