@@ -1,0 +1,368 @@
+// Package snapshot holds everything this machine knows from Vault at one moment: which batch users and
+// policies are in force here, and under which names. A Snapshot is immutable and is swapped whole.
+package snapshot
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+// Kind says which sort of document an entry is.
+type Kind string
+
+// The two kinds of document. Their values are part of sealed heads and never change.
+const (
+	BatchUserKind Kind = "batch_user"
+	PolicyKind    Kind = "policy"
+)
+
+// ErrUnknown reports that no batch user of this machine has the name.
+var ErrUnknown = errors.New("unknown batch user")
+
+// ErrAmbiguous reports that the name, or another name of the same batch user, means two of them.
+// Both are refused: a second meaning of a name would slip past a denial of the first.
+var ErrAmbiguous = errors.New("ambiguous batch user")
+
+// ID names a document of Vault. It is comparable.
+type ID struct {
+	Scope string `json:"scope"` // "machines/db01", "groups/x" or "platforms/unix"
+	Kind  Kind   `json:"kind"`
+	Name  string `json:"name"` // of a policy: the realm
+}
+
+// String is the document's path below the mount.
+func (id ID) String() string {
+	switch id.Kind {
+	case BatchUserKind:
+		return id.Scope + "/batch_users/" + id.Name
+	case PolicyKind:
+		return id.Scope + "/policies/" + id.Name
+	}
+	return id.Scope + "/?" + string(id.Kind) + "/" + id.Name
+}
+
+// Entry is one document of Vault as this machine knows it, without its password. Exactly one of
+// BatchUser and Policy is set, the one that ID.Kind names.
+type Entry struct {
+	ID         ID         `json:"id"`
+	Version    int64      `json:"version"` // of Vault's key-value store
+	Created    time.Time  `json:"created"` // of that version, by Vault's clock
+	Generation uint64     `json:"generation"`
+	BatchUser  *BatchUser `json:"batch_user,omitempty"`
+	Policy     *Policy    `json:"policy,omitempty"`
+}
+
+// BatchUser is a batch user with the defaults applied. Its password is elsewhere, sealed.
+type BatchUser struct {
+	Username string              `json:"username"`
+	Domain   string              `json:"domain,omitempty"`
+	Group    string              `json:"group,omitempty"`
+	Platform string              `json:"platform"`
+	Kind     string              `json:"kind"` // "password" or "none"
+	PAM      string              `json:"pam,omitempty"`
+	Names    map[string]string   `json:"names,omitempty"`    // by realm, or by model
+	Services map[string][]string `json:"services,omitempty"` // by realm, or by model
+	Launch   bool                `json:"launch"`
+	Retrieve bool                `json:"retrieve"`
+	MaxStale time.Duration       `json:"max_stale,omitempty"` // 0: the machine's own
+	Expires  time.Time           `json:"expires,omitzero"`    // zero: never
+	Source   string              `json:"source,omitempty"`
+}
+
+// Policy is one realm's policy document, as it was written.
+type Policy struct {
+	Model    string `json:"model"`
+	Document []byte `json:"-"` // sealed heads carry it beside their JSON
+}
+
+// Held is an entry as a Snapshot keeps it.
+type Held struct {
+	Entry
+	Confirmed time.Time // when Vault last said that this is the version in force
+	HeadSum   [32]byte  // of the sealed head's text; the sealed secret repeats it
+	Box       []byte    // the sealed secret, nil when there is none
+	Fault     string    // a newer document that was refused, in words; this one stays in force
+}
+
+// User is a batch user in force on this machine.
+type User struct {
+	Held
+	Name      string // its own name, the last element of its path
+	RealmName string // what the realm of the look-up calls it; empty in Users
+	Ambiguous bool   // the same name comes from two scopes of one rank: never found by BatchUser
+}
+
+// Snapshot is everything in force on one machine at one moment. Its methods may be called from
+// anywhere; nobody changes what they return.
+type Snapshot struct {
+	users    []*User                       // in order of Name
+	byName   map[string]*User              // by own name
+	byAlias  map[string]map[string][]*User // by realm or model, then by the name there
+	policies []*Held                       // in order of realm
+	byRealm  map[string]*Held
+	faults   []string
+}
+
+// New returns what of entries is in force on machine: the nearest scope wins. It keeps the entries'
+// slices and maps, which the caller must not change any more.
+func New(machine string, entries []Held) *Snapshot {
+	s := &Snapshot{
+		byName:  map[string]*User{},
+		byAlias: map[string]map[string][]*User{},
+		byRealm: map[string]*Held{},
+	}
+	for _, c := range s.nearest(machine, entries) {
+		switch c.best[0].ID.Kind {
+		case BatchUserKind:
+			s.addUser(c)
+		case PolicyKind:
+			s.addPolicy(c)
+		}
+	}
+	return s
+}
+
+// contest is all entries of one kind and name that have the nearest rank.
+type contest struct{ best []*Held }
+
+func (c contest) clash() string {
+	if len(c.best) == 1 {
+		return ""
+	}
+	paths := make([]string, len(c.best))
+	for i, h := range c.best {
+		paths[i] = h.ID.String()
+	}
+	return "the same name in two scopes: " + strings.Join(paths, ", ")
+}
+
+// nearest returns one contest per kind and name, in order of name.
+func (s *Snapshot) nearest(machine string, entries []Held) []contest {
+	type key struct {
+		kind Kind
+		name string
+	}
+	found := map[key][]*Held{}
+	for i := range entries {
+		h := &entries[i]
+		r := rank(machine, h)
+		if r == 0 {
+			s.faults = append(s.faults, fmt.Sprintf("%s: not a document of machine %q", h.ID, machine))
+			continue
+		}
+		k := key{h.ID.Kind, h.ID.Name}
+		best := found[k]
+		switch {
+		case len(best) == 0 || r > rank(machine, best[0]):
+			found[k] = []*Held{h}
+		case r == rank(machine, best[0]):
+			found[k] = append(best, h)
+		}
+	}
+	all := make([]contest, 0, len(found))
+	for _, best := range found {
+		slices.SortFunc(best, func(a, b *Held) int { return strings.Compare(a.ID.Scope, b.ID.Scope) })
+		all = append(all, contest{best})
+	}
+	slices.SortFunc(all, func(a, b contest) int {
+		x, y := a.best[0].ID, b.best[0].ID
+		if c := strings.Compare(x.Name, y.Name); c != 0 {
+			return c
+		}
+		return strings.Compare(string(x.Kind), string(y.Kind))
+	})
+	return all
+}
+
+// rank is higher for a nearer scope and zero for what does not belong to machine at all or does not
+// hold what its kind says.
+func rank(machine string, h *Held) int {
+	switch h.ID.Kind {
+	case BatchUserKind:
+		if h.BatchUser == nil {
+			return 0
+		}
+	case PolicyKind:
+		if h.Policy == nil {
+			return 0
+		}
+	default:
+		return 0
+	}
+	if h.ID.Name == "" {
+		return 0
+	}
+	switch where, name, _ := strings.Cut(h.ID.Scope, "/"); {
+	case name == "":
+		return 0
+	case where == "machines" && name == machine:
+		return 3
+	case where == "groups":
+		return 2
+	case where == "platforms":
+		return 1
+	}
+	return 0
+}
+
+func (s *Snapshot) addUser(c contest) {
+	u := &User{Held: *c.best[0], Name: c.best[0].ID.Name}
+	if clash := c.clash(); clash != "" {
+		u.Ambiguous, u.Fault, u.Box = true, clash, nil
+		s.faults = append(s.faults, clash)
+	}
+	s.users = append(s.users, u)
+	s.byName[u.Name] = u
+	// Every claimant's names count: a name that an ambiguous one may mean stays ambiguous.
+	for _, h := range c.best {
+		for where, alias := range h.BatchUser.Names {
+			if alias == "" {
+				continue
+			}
+			names := s.byAlias[where]
+			if names == nil {
+				names = map[string][]*User{}
+				s.byAlias[where] = names
+			}
+			if !slices.Contains(names[alias], u) {
+				names[alias] = append(names[alias], u)
+			}
+		}
+	}
+}
+
+func (s *Snapshot) addPolicy(c contest) {
+	if clash := c.clash(); clash != "" {
+		s.faults = append(s.faults, clash)
+		return
+	}
+	h := *c.best[0]
+	s.policies = append(s.policies, &h)
+	s.byRealm[h.ID.Name] = &h
+}
+
+// Clashes says in words which names mean two batch users in the realm, which has the given model. It
+// looks at all of them: it is for status, not for requests.
+func (s *Snapshot) Clashes(realm, model string) []string {
+	names := map[string]bool{}
+	for _, where := range []string{realm, model} {
+		for alias := range s.byAlias[where] {
+			names[alias] = true
+		}
+	}
+	var out []string
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		meant := s.meant(realm, model, name)
+		if len(meant) < 2 {
+			continue
+		}
+		own := make([]string, len(meant))
+		for i, u := range meant {
+			own[i] = u.Name
+		}
+		slices.Sort(own)
+		out = append(out, fmt.Sprintf("in realm %q the name %q means two batch users: %s", realm, name, strings.Join(own, ", ")))
+	}
+	return out
+}
+
+// BatchUser returns the batch user that name means in the realm, which has the given model. name may
+// be its own name or the realm's. The error is ErrUnknown or ErrAmbiguous, wrapped.
+func (s *Snapshot) BatchUser(realm, model, name string) (*User, error) {
+	meant := s.meant(realm, model, name)
+	switch {
+	case name == "" || len(meant) == 0:
+		return nil, fmt.Errorf("snapshot: %w %q", ErrUnknown, name)
+	case len(meant) > 1:
+		return nil, fmt.Errorf("snapshot: %w: %q means %q and %q", ErrAmbiguous, name, meant[0].Name, meant[1].Name)
+	}
+	u := meant[0]
+	if u.Ambiguous {
+		return nil, fmt.Errorf("snapshot: %w: %q: %s", ErrAmbiguous, name, u.Fault)
+	}
+	in := u.nameIn(realm, model)
+	for _, other := range [2]string{u.Name, in} {
+		if meant := s.meant(realm, model, other); len(meant) > 1 {
+			return nil, fmt.Errorf("snapshot: %w: %q is also called %q, which means %q and %q",
+				ErrAmbiguous, name, other, meant[0].Name, meant[1].Name)
+		}
+	}
+	found := *u
+	found.RealmName = in
+	return &found, nil
+}
+
+// meant returns every batch user that name can mean in the realm.
+func (s *Snapshot) meant(realm, model, name string) []*User {
+	var all []*User
+	if u := s.byName[name]; u != nil {
+		all = append(all, u)
+	}
+	for _, u := range s.byAlias[realm][name] {
+		if !slices.Contains(all, u) {
+			all = append(all, u)
+		}
+	}
+	for _, u := range s.byAlias[model][name] {
+		// A name by model counts only for those that the realm has no name for. Of an ambiguous
+		// one only the first document is looked at, so there it always counts.
+		if (u.Ambiguous || u.BatchUser.Names[realm] == "") && !slices.Contains(all, u) {
+			all = append(all, u)
+		}
+	}
+	return all
+}
+
+// nameIn is what the realm calls u: the realm's name, else the model's, else its own.
+func (u *User) nameIn(realm, model string) string {
+	if n := u.BatchUser.Names[realm]; n != "" {
+		return n
+	}
+	if n := u.BatchUser.Names[model]; n != "" {
+		return n
+	}
+	return u.Name
+}
+
+// ServicesIn returns the business services of u in the realm: the realm's, else the model's.
+func (u *User) ServicesIn(realm, model string) []string {
+	if list, ok := u.BatchUser.Services[realm]; ok {
+		return list
+	}
+	return u.BatchUser.Services[model]
+}
+
+// Users returns every batch user of this machine in order of name, the ambiguous ones too.
+func (s *Snapshot) Users() []*User { return s.users }
+
+// Policies returns the policies in force in order of realm.
+func (s *Snapshot) Policies() []*Held { return s.policies }
+
+// Policy returns the policy in force for the realm; false when there is none, or two of one rank.
+func (s *Snapshot) Policy(realm string) (*Held, bool) {
+	h, ok := s.byRealm[realm]
+	return h, ok
+}
+
+// Faults says in words, in a stable order, what of the entries is refused whatever the realm, and why.
+// Clashes has the rest.
+func (s *Snapshot) Faults() []string { return s.faults }
+
+// Holder holds the snapshot in force. Its zero value holds an empty one.
+type Holder struct{ p atomic.Pointer[Snapshot] }
+
+// Load returns the snapshot in force, never nil.
+func (h *Holder) Load() *Snapshot {
+	if s := h.p.Load(); s != nil {
+		return s
+	}
+	return &Snapshot{}
+}
+
+// Store puts s in force.
+func (h *Holder) Store(s *Snapshot) { h.p.Store(s) }
