@@ -1,0 +1,456 @@
+// Package sealed is the local vault: what this machine knows from Vault, kept on its own disk as an
+// append-only, hash-chained log of sealed records with commits, which is read at the start and written
+// behind. FORMAT.md describes the file.
+//
+// Records are sealed by the sync worker with the key of their batch. They stay sealed on disk and in
+// memory; OpenSecret opens one straight into a slot of locked memory.
+package sealed
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"batchwarden/platform/lockmem"
+	"batchwarden/vault/snapshot"
+)
+
+// ErrWrongKey reports that the vault was made with another key.
+var ErrWrongKey = errors.New("the key is not this vault's")
+
+// ErrMissingKey reports that there is a vault but no key for it.
+var ErrMissingKey = errors.New("there is a vault but no key for it")
+
+// ErrNewer reports that the vault has a format of a newer version.
+var ErrNewer = errors.New("the vault has a newer format")
+
+// ErrLocked reports that another process has the vault open.
+var ErrLocked = errors.New("another process has the vault open")
+
+// ErrClosed reports that the Store is closed.
+var ErrClosed = errors.New("the vault is closed")
+
+// openWait bounds how long Open waits for a slot.
+const openWait = 10 * time.Second
+
+// Store is an open local vault. Its methods may be called from anywhere.
+type Store struct {
+	files files
+	ring  *ring
+	lock  io.Closer
+
+	writing sync.Mutex // held by Apply and Close; guards the next four, and entries, token and box against change
+	file    file       // nil when it cannot be written to or must not be any more
+	damaged []byte     // the content of a file that is still to be quarantined
+	head    []byte     // the header as it is in the file
+	chain   [sumSize]byte
+
+	header *header
+	users  sync.WaitGroup // calls that use the ring; none begins once closed is set
+
+	mu      sync.RWMutex // guards the rest
+	closed  bool
+	batches map[uint64][]byte // payload of the batch's frame, by generation
+	entries map[tag]*put
+	token   *Token
+	state   json.RawMessage
+	box     []byte // state, sealed
+	seq     uint64
+	high    uint64 // the highest generation that was ever used
+	size    int64
+	faults  []string
+	kept    []string // names of quarantined files
+	failed  string   // why the last write failed
+}
+
+// Status is what an operator wants to know of a Store.
+type Status struct {
+	Records     int      `json:"records"`
+	Bytes       int64    `json:"bytes"`
+	Commits     uint64   `json:"commits"`
+	KeyKind     string   `json:"key_kind"`
+	KeyID       string   `json:"key_id"`
+	Quarantined []string `json:"quarantined,omitempty"` // files with what did not authenticate, kept aside
+	Faults      []string `json:"faults,omitempty"`      // what was found wrong when the vault was opened
+	Unwritable  string   `json:"unwritable,omitempty"`  // why the last change could not be written
+}
+
+// Exists says whether there is a vault in dir.
+func Exists(dir string) (bool, error) {
+	names, err := directory(dir).Names()
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("sealed: %w", err)
+	}
+	return slices.Contains(names, logName), nil
+}
+
+// Open opens the vault in dir, and makes an empty one where there is none. An interrupted write at its
+// end is cut off. Anything else that does not authenticate is copied aside into the same directory and
+// left out: Status says so, and nothing of it is served. Errors: ErrWrongKey, ErrMissingKey, ErrNewer,
+// ErrLocked. key stays the caller's.
+func Open(dir string, key *Key, arena *lockmem.Arena) (*Store, error) {
+	d, err := openDirectory(dir)
+	if err != nil {
+		return nil, err
+	}
+	return openStore(d, key, arena, realChance())
+}
+
+func openStore(fsys files, key *Key, arena *lockmem.Arena, c chance) (_ *Store, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), openWait)
+	defer cancel()
+	lock, err := fsys.Lock()
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{files: fsys, lock: lock}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.shut())
+		}
+	}()
+	data, err := fsys.ReadAll(logName, maxFile)
+	missing := errors.Is(err, fs.ErrNotExist)
+	if err != nil && !missing {
+		return nil, fmt.Errorf("sealed: %w", err)
+	}
+	if key == nil || key.KEK == nil {
+		return nil, fmt.Errorf("sealed: %w", ErrMissingKey)
+	}
+	if s.ring, err = newRing(arena, c); err != nil {
+		return nil, fmt.Errorf("sealed: %w", err)
+	}
+	switch h, n, headErr := parseHeader(data); {
+	case missing:
+		err = s.create(ctx, key)
+	case errors.Is(headErr, errDamaged):
+		s.faults = []string{headErr.Error() + ": the whole vault is given up"}
+		s.damaged = data
+		err = s.create(ctx, key)
+	case headErr != nil:
+		err = fmt.Errorf("sealed: %w", headErr)
+	default:
+		err = s.load(ctx, key, h, data, n)
+	}
+	if err != nil {
+		return nil, err
+	}
+	s.listQuarantine()
+	return s, nil
+}
+
+// create begins an empty vault with a new store key.
+func (s *Store) create(ctx context.Context, key *Key) error {
+	h := &header{keyKind: key.Kind, keyID: key.ID}
+	if _, err := io.ReadFull(s.ring.chance.nonces, h.storeID[:]); err != nil {
+		return fmt.Errorf("sealed: random numbers: %w", err)
+	}
+	var err error
+	if h.storeKey, err = s.ring.create(ctx, key.KEK); err != nil {
+		return fmt.Errorf("sealed: %w", err)
+	}
+	if s.head, err = h.encode(); err != nil {
+		return err
+	}
+	s.header = h
+	s.use(newContent(len(s.head), s.head))
+	s.size = 0
+	if err := s.rewrite(ctx); err != nil {
+		if s.damaged == nil {
+			return err
+		}
+		s.failed = err.Error()
+	}
+	return nil
+}
+
+// load takes in the vault that is there.
+func (s *Store) load(ctx context.Context, key *Key, h *header, data []byte, headerEnd int) error {
+	if h.keyKind != key.Kind || h.keyID != key.ID {
+		return fmt.Errorf("sealed: %w: it was made with %q key %s, this is %q key %s",
+			ErrWrongKey, h.keyKind, h.keyID, key.Kind, key.ID)
+	}
+	if err := s.ring.load(ctx, key.KEK, h.storeKey); err != nil {
+		return fmt.Errorf("sealed: %w", err)
+	}
+	c, err := read(ctx, s.ring, data, headerEnd)
+	if err != nil {
+		return err
+	}
+	s.header, s.head = h, slices.Clone(data[:headerEnd])
+	if c.stateBox != nil {
+		text, ok, err := s.ring.open(ctx, c.stateBox, s.ring.state)
+		if err != nil {
+			return err
+		}
+		if ok {
+			s.state = text
+		} else {
+			c.stateBox = nil
+			c.faults = append(c.faults, "the state of the synchronization does not authenticate")
+		}
+	}
+	s.use(c)
+	if len(c.faults) > 0 || c.seq == 0 {
+		// What is left is written anew, once the old file is kept aside. Where that fails the vault
+		// is served from memory, and the next change tries again.
+		if c.seq == 0 && len(c.faults) == 0 {
+			s.faults = append(s.faults, "there is no commit in the vault")
+		}
+		s.damaged = data
+		if err := s.rewrite(ctx); err != nil {
+			s.failed = err.Error()
+		}
+		return nil
+	}
+	if err := s.continueFile(int64(len(data))); err != nil {
+		s.failed = err.Error()
+	}
+	return nil
+}
+
+func (s *Store) use(c *content) {
+	s.batches, s.entries, s.token, s.box = c.batches, c.entries, c.token, c.stateBox
+	s.seq, s.high, s.chain, s.size = c.seq, c.generation, c.chain, int64(c.end)
+	s.faults = append(s.faults, c.faults...)
+}
+
+// continueFile opens the log for appending, and cuts off what is behind its last commit.
+func (s *Store) continueFile(length int64) error {
+	// Left by a crash while a new file was written; it is not needed and never read.
+	if err := s.files.Remove(newName); err != nil {
+		return fmt.Errorf("sealed: %w", err)
+	}
+	f, err := s.files.Open(logName)
+	if err != nil {
+		return fmt.Errorf("sealed: %w", err)
+	}
+	if length > s.size {
+		if err := errors.Join(f.Truncate(s.size), f.Sync()); err != nil {
+			return fmt.Errorf("sealed: cutting an interrupted write off: %w", errors.Join(err, f.Close()))
+		}
+	}
+	s.file = f
+	return nil
+}
+
+// quarantine copies a damaged file aside, under a name that is the same for the same content.
+func (s *Store) quarantine() error {
+	if s.damaged == nil {
+		return nil
+	}
+	sum := sha256.Sum256(s.damaged)
+	name := quarantinePart + hex.EncodeToString(sum[:8])
+	names, err := s.files.Names()
+	if err == nil && !slices.Contains(names, name) {
+		var f file
+		if f, err = replace(s.files, name, s.damaged); err == nil {
+			err = f.Close()
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("sealed: keeping a damaged vault aside: %w", err)
+	}
+	s.damaged = nil
+	s.listQuarantine()
+	return nil
+}
+
+func (s *Store) listQuarantine() {
+	names, err := s.files.Names()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil {
+		s.failed = err.Error()
+		return
+	}
+	s.kept = slices.DeleteFunc(names, func(n string) bool { return !strings.HasPrefix(n, quarantinePart) })
+	slices.Sort(s.kept)
+}
+
+// begin lets a call use the ring until it calls users.Done.
+func (s *Store) begin() error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.closed {
+		return ErrClosed
+	}
+	s.users.Add(1)
+	return nil
+}
+
+func (s *Store) batch(generation uint64) []byte {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.batches[generation]
+}
+
+// Close waits for the calls that are under way, and gives up the keys and the lock. Calls that begin
+// later fail with ErrClosed.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	was := s.closed
+	s.closed = true
+	s.mu.Unlock()
+	if was {
+		return fmt.Errorf("sealed: %w", ErrClosed)
+	}
+	s.users.Wait()
+	return s.shut()
+}
+
+func (s *Store) shut() error {
+	var err error
+	if s.file != nil {
+		err = s.file.Close()
+	}
+	if s.ring != nil {
+		s.ring.drop()
+	}
+	if err := errors.Join(err, s.lock.Close()); err != nil {
+		return fmt.Errorf("sealed: close: %w", err)
+	}
+	return nil
+}
+
+// Status says how the store is.
+func (s *Store) Status() Status {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return Status{
+		Records: len(s.entries), Bytes: s.size, Commits: s.seq,
+		KeyKind: s.header.keyKind, KeyID: s.header.keyID,
+		Quarantined: slices.Clone(s.kept), Faults: slices.Clone(s.faults), Unwritable: s.failed,
+	}
+}
+
+// Token is the worker's token as the last change left it; nil when there is none.
+func (s *Store) Token() *Token {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.token == nil {
+		return nil
+	}
+	t := *s.token
+	return &t
+}
+
+// State is what the last change with a State gave; nil when none did.
+func (s *Store) State() json.RawMessage {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return slices.Clone(s.state)
+}
+
+// Generation is the highest generation that was ever used.
+func (s *Store) Generation() uint64 {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.high
+}
+
+// Entries returns every entry with its head opened and checked. Confirmed is for the caller to fill.
+// An entry whose head does not open or is not its own is left out and becomes a fault.
+func (s *Store) Entries(ctx context.Context) ([]snapshot.Held, error) {
+	if err := s.begin(); err != nil {
+		return nil, fmt.Errorf("sealed: %w", err)
+	}
+	defer s.users.Done()
+	s.mu.RLock()
+	all := sorted(s.entries)
+	batches := maps.Clone(s.batches)
+	s.mu.RUnlock()
+	out := make([]snapshot.Held, 0, len(all))
+	for len(all) > 0 {
+		n := 1
+		for n < len(all) && n < 256 && all[n].generation == all[0].generation {
+			n++
+		}
+		held, bad, err := s.openEntries(ctx, batches[all[0].generation], all[:n])
+		if err != nil {
+			return nil, err
+		}
+		if bad > 0 {
+			s.fault(fmt.Sprintf("%d entries of batch %d cannot be opened", bad, all[0].generation))
+		}
+		out = append(out, held...)
+		all = all[n:]
+	}
+	return out, nil
+}
+
+// fault adds one that Status shows, once.
+func (s *Store) fault(text string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !slices.Contains(s.faults, text) {
+		s.faults = append(s.faults, text)
+	}
+}
+
+// openEntries opens entries of one batch and says how many of them it could not.
+func (s *Store) openEntries(ctx context.Context, batch []byte, puts []*put) ([]snapshot.Held, int, error) {
+	if batch == nil {
+		return nil, len(puts), nil
+	}
+	texts, err := s.ring.openHeads(ctx, batch, puts, false)
+	if err != nil {
+		return nil, 0, err
+	}
+	held := make([]snapshot.Held, 0, len(puts))
+	ids := make([]snapshot.ID, 0, len(puts))
+	var from []*put
+	for i, text := range texts {
+		e, err := parseHead(text)
+		if err != nil || e.Generation != puts[i].generation || checkSecret(&e, puts[i].password()) != nil {
+			continue
+		}
+		held = append(held, snapshot.Held{Entry: e, HeadSum: sha256.Sum256(text), Box: puts[i].secret})
+		ids, from = append(ids, e.ID), append(from, puts[i])
+	}
+	tags, err := s.ring.tags(ctx, ids)
+	if err != nil {
+		return nil, 0, err
+	}
+	good := held[:0]
+	for i := range held {
+		if tags[i] == from[i].tag {
+			good = append(good, held[i])
+		}
+	}
+	return good, len(puts) - len(good), nil
+}
+
+// OpenSecret makes the password of u what into, a slot that the caller borrowed, holds: exactly the
+// password, which goes with the head that u came from. It makes no copy elsewhere and does not
+// allocate. When it fails into is empty.
+func (s *Store) OpenSecret(u *snapshot.Held, into *lockmem.Buffer) error {
+	if err := s.begin(); err != nil {
+		into.SetLen(0)
+		return fmt.Errorf("sealed: %w", err)
+	}
+	defer s.users.Done()
+	n, err := 0, errSecret
+	if key, ok := s.ring.unwrap(s.batch(u.Generation), into); ok {
+		n, err = openSecret(u.Box, key, &u.HeadSum, into)
+	}
+	if err == nil {
+		room := into.Room()[:sumSize+n]
+		copy(room, room[sumSize:])
+	}
+	into.SetLen(n) // and wipes the rest, the key too
+	return err
+}
