@@ -1,0 +1,4 @@
+// Package option holds the one option that the metrics sink's set-up names.
+package option
+
+func WithUserAgent(string) any { return nil }
