@@ -1,0 +1,105 @@
+// Package errand is what the daemon and its sync worker say to each other over
+// two pipes.
+//
+// The daemon sends two keys of 32 octets, then one frame with the task. The
+// worker answers with frames: any number of sealed records, then one report,
+// then the end of the pipe. A frame is its length as four octets, high order
+// first, and that much JSON.
+//
+// The worker's side is Receive and Writer, the daemon's is Send and Reader.
+// What either reads is bounded before it is taken.
+package errand
+
+import (
+	"errors"
+	"time"
+
+	"batchwarden/vault/sealed"
+	"batchwarden/vault/snapshot"
+)
+
+// The bounds. The longest record, a policy document of sealed.MaxDocument, fits a frame.
+const (
+	KeySize   = 32
+	MaxFrame  = 16 << 20
+	MaxAnswer = 256 << 20 // all frames of one worker together
+)
+
+// ErrTooLong reports a frame or an answer beyond its bound.
+var ErrTooLong = errors.New("errand: too long")
+
+// Task is what the daemon asks for. Known is all it holds: what is missing from
+// Vault is found by it, and only what is newer is read.
+type Task struct {
+	Generation uint64        `json:"generation"` // of the batch whose key was sent
+	Token      *sealed.Token `json:"token,omitempty"`
+	Known      []Known       `json:"known,omitempty"`
+	Sweep      bool          `json:"sweep,omitempty"` // look at everything, whatever the indexes hint
+}
+
+// Known is one document that the daemon holds.
+type Known struct {
+	ID      snapshot.ID `json:"id"`
+	Version int64       `json:"version"`
+	Created time.Time   `json:"created"`
+}
+
+// The codes of reports and scopes. They are part of the daemon's status and
+// never change meaning.
+const (
+	OK           = "ok"
+	Unreachable  = "vault.unreachable"   // no answer: network, name, time
+	TLS          = "vault.tls"           // an answer, from whom is not proved
+	Sealed       = "vault.sealed"        // the server says that it is sealed
+	LoginRefused = "vault.login_refused" // wrong or withdrawn credentials
+	Forbidden    = "vault.forbidden"     // 403 where this machine should be allowed
+	Missing      = "vault.missing"       // 404 with a text: no such mount
+	Limited      = "vault.limited"       // 429
+	Error        = "vault.error"         // any other refusal of the server's
+	Answer       = "vault.answer"        // an answer cut short, or not one of Vault's
+	Identity     = "vault.identity"      // the token belongs to another machine
+	Setup        = "vault.setup"         // the machine's own set-up: files, methods
+)
+
+// Report ends a worker's answer. Texts in it are for people and hold no secret.
+type Report struct {
+	Code   string `json:"code"` // OK when every scope was read, else the first trouble
+	Detail string `json:"detail,omitempty"`
+
+	Scopes  []Scope   `json:"scopes,omitempty"`
+	Removed []Removed `json:"removed,omitempty"`
+	Faults  []Fault   `json:"faults,omitempty"`
+
+	Token        *sealed.Token `json:"token,omitempty"` // for the next worker; nil: keep none
+	TokenExpires time.Time     `json:"token_expires,omitzero"`
+	Requests     int           `json:"requests"`
+}
+
+// Scope is the outcome for one scope. Read means that its lists and metadata
+// were answered whole: every known document of it that is neither in Removed nor
+// in Faults is confirmed.
+type Scope struct {
+	Scope  string `json:"scope"`
+	Read   bool   `json:"read,omitempty"`
+	Code   string `json:"code"`
+	Detail string `json:"detail,omitempty"`
+}
+
+// Removed is a known document that is in Vault no more, or not for this machine.
+type Removed struct {
+	ID  snapshot.ID `json:"id"`
+	Why string      `json:"why"`
+}
+
+// Fault is a document that was refused, or could not be read although the rest
+// could. The last good version of it stays, unconfirmed.
+type Fault struct {
+	Path   string `json:"path"` // below the mount, as snapshot.ID's String
+	Detail string `json:"detail"`
+}
+
+// Message is one frame of an answer: exactly one of the two is set.
+type Message struct {
+	Put    *sealed.Record `json:"put,omitempty"`
+	Report *Report        `json:"report,omitempty"`
+}
