@@ -1,0 +1,248 @@
+package remote
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"batchwarden/vault/errand"
+	"batchwarden/vault/sealed"
+)
+
+// session is a token, as it lies sealed between two workers.
+type session struct {
+	Token   string        `json:"token"`
+	Print   string        `json:"print"` // of the login it came from
+	From    time.Time     `json:"from"`  // when it was given or renewed
+	Life    time.Duration `json:"life"`  // from then; 0: without end
+	Full    time.Duration `json:"full"`  // what life was at login
+	Renew   bool          `json:"renew"`
+	Machine bool          `json:"machine"` // it was seen to be this machine's
+
+	entity   string // of the answer that gave it
+	metadata map[string]string
+	fresh    bool // given in this run
+}
+
+// enough is the time a token must still have: a run takes no longer.
+const enough = runTime + 30*time.Second
+
+// expires is when the token ends, zero when it does not.
+func (s *session) expires() time.Time {
+	if s.Life == 0 {
+		return time.Time{}
+	}
+	return s.From.Add(s.Life)
+}
+
+// due says what to do with a token at now: past two thirds of its life it is
+// renewed, and so is one that would not last for this run. A clock that was set
+// back makes its age unknown.
+func (s *session) due(now time.Time) (renew, dead bool) {
+	if s.Life == 0 {
+		return false, false
+	}
+	age := now.Sub(s.From)
+	if age < -time.Minute || age >= s.Life {
+		return false, true
+	}
+	return age >= s.Life*2/3 || s.Life-age < enough, false
+}
+
+// restore opens the token of an earlier worker; nil when there is none that may
+// be used: for another server, role or machine, or ended.
+func restore(keys *errand.Keys, t *sealed.Token, print string, now time.Time) *session {
+	if t == nil || keys.Token == [errand.KeySize]byte{} || print == "" {
+		return nil
+	}
+	text, err := sealed.OpenToken(&keys.Token, t)
+	if err != nil {
+		return nil // a login makes a new one
+	}
+	defer clear(text)
+	s := new(session)
+	if json.Unmarshal(text, s) != nil || s.Print != print || s.Token == "" {
+		return nil
+	}
+	if _, dead := s.due(now); dead {
+		return nil
+	}
+	return s
+}
+
+// seal keeps the token for the next worker.
+func (s *session) seal(generation uint64, keys *errand.Keys) (*sealed.Token, error) {
+	text, err := json.Marshal(s)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(text)
+	t, err := sealed.SealToken(generation, &keys.Batch, text)
+	return &t, err
+}
+
+// begin gets a token that will last for this run: the one from before if it can
+// be, renewed if it should be, else a new one.
+func (r *run) begin(ctx context.Context, old *session) *trouble {
+	if old == nil {
+		return r.logIn(ctx)
+	}
+	renew, _ := old.due(time.Now())
+	r.use(old)
+	if !renew {
+		return nil
+	}
+	if t := r.renew(ctx); t != nil && t.fatal() {
+		return t
+	}
+	if again, _ := r.session.due(time.Now()); again || r.session.Life < r.session.Full/3 {
+		return r.logIn(ctx) // not renewed, or near the end of what renewing gives
+	}
+	return nil
+}
+
+func (r *run) use(s *session) {
+	r.session = s
+	r.client.setToken(s.Token)
+}
+
+// auth is the part of an answer that gives or prolongs a token.
+type auth struct {
+	Auth struct {
+		ClientToken   string            `json:"client_token"`
+		LeaseDuration int64             `json:"lease_duration"`
+		Renewable     bool              `json:"renewable"`
+		EntityID      string            `json:"entity_id"`
+		Metadata      map[string]string `json:"metadata"`
+	} `json:"auth"`
+}
+
+func (r *run) logIn(ctx context.Context) *trouble {
+	l := r.source.login
+	if l.path == "" {
+		r.use(&session{Token: l.token, fresh: true})
+		return nil
+	}
+	r.client.api.ClearToken() // an old one does not go to a login
+	now := time.Now()
+	a, t := r.client.do(ctx, l.path, nil, l.body)
+	if t != nil {
+		return t
+	}
+	if a.status >= 400 {
+		return &trouble{errand.LoginRefused, fmt.Sprintf("%s: %s", l.path, r.client.said(a))}
+	}
+	var got auth
+	if t := unmarshal(a, &got); t != nil {
+		return t
+	}
+	if got.Auth.ClientToken == "" || got.Auth.LeaseDuration < 0 {
+		return &trouble{errand.Answer, l.path + ": a login without a token"}
+	}
+	life := time.Duration(got.Auth.LeaseDuration) * time.Second
+	r.use(&session{Token: got.Auth.ClientToken, Print: l.print, From: now, Life: life, Full: life,
+		Renew: got.Auth.Renewable, entity: got.Auth.EntityID, metadata: got.Auth.Metadata, fresh: true})
+	return nil
+}
+
+// renew prolongs the token. What it cannot do shows in the session's times.
+func (r *run) renew(ctx context.Context) *trouble {
+	if !r.session.Renew {
+		return nil
+	}
+	now := time.Now()
+	a, t := r.client.do(ctx, "auth/token/renew-self", nil, map[string]any{})
+	if t != nil || a.status >= 400 {
+		return t
+	}
+	var got auth
+	if t := unmarshal(a, &got); t != nil {
+		return t
+	}
+	if got.Auth.LeaseDuration > 0 {
+		s := *r.session
+		s.From, s.Life, s.Renew = now, time.Duration(got.Auth.LeaseDuration)*time.Second, got.Auth.Renewable
+		s.entity, s.Machine = got.Auth.EntityID, false
+		r.session = &s
+	}
+	return nil
+}
+
+// lookUp asks the server about the token. alive is false when the server knows no such token.
+func (r *run) lookUp(ctx context.Context) (alive bool, t *trouble) {
+	a, t := r.client.do(ctx, "auth/token/lookup-self", nil, nil)
+	if t != nil {
+		return false, t
+	}
+	if a.status >= 400 {
+		return false, nil
+	}
+	var got struct {
+		Data struct {
+			EntityID string            `json:"entity_id"`
+			Meta     map[string]string `json:"meta"`
+			TTL      int64             `json:"ttl"`
+		} `json:"data"`
+	}
+	if t := unmarshal(a, &got); t != nil {
+		return false, t
+	}
+	r.session.entity, r.session.metadata = got.Data.EntityID, got.Data.Meta
+	if r.session.Print == "" { // a token from a file: only the server knows its life
+		r.session.From, r.session.Life = time.Now(), time.Duration(got.Data.TTL)*time.Second
+	}
+	return true, nil
+}
+
+// identify makes sure that the token is this machine's, as far as the server
+// lets the token see: its entity's metadata, else the token's own.
+func (r *run) identify(ctx context.Context) *trouble {
+	if r.session.Machine {
+		return nil
+	}
+	if r.session.entity == "" {
+		alive, t := r.lookUp(ctx)
+		if t != nil {
+			return t
+		}
+		if !alive {
+			return r.tokenGone()
+		}
+	}
+	machine, t := r.entityMachine(ctx)
+	if t != nil {
+		return t
+	}
+	if machine == "" {
+		machine = r.session.metadata["machine"]
+	}
+	if own := r.source.conf.Machine; machine != "" && machine != own {
+		return &trouble{errand.Identity, fmt.Sprintf("the login is machine %q's, this machine is configured as %q", clean(machine), own)}
+	}
+	r.session.Machine = true
+	return nil
+}
+
+// entityMachine is the metadata "machine" of the token's entity; empty when it
+// is not set or must not be read.
+func (r *run) entityMachine(ctx context.Context) (string, *trouble) {
+	if r.session.entity == "" {
+		return "", nil
+	}
+	a, t := r.client.do(ctx, "identity/entity/id/"+r.session.entity, nil, nil)
+	if t != nil || a.status >= 400 {
+		return "", t
+	}
+	var got struct {
+		Data struct {
+			Metadata map[string]string `json:"metadata"`
+		} `json:"data"`
+	}
+	t = unmarshal(a, &got)
+	return got.Data.Metadata["machine"], t
+}
+
+func (r *run) tokenGone() *trouble {
+	return &trouble{errand.LoginRefused, "the server does not know the token"}
+}
