@@ -1,0 +1,83 @@
+package audit
+
+import "time"
+
+// Kinds of records.
+const (
+	Launch      = "launch"         // may this job run? written before it is started
+	NotStarted  = "launch.failed"  // it was allowed, and the launcher refused or failed
+	JobEnded    = "job.ended"      // from the launcher's journal
+	Authorize   = "authorize"      // a question, nothing was done
+	Retrieve    = "retrieve"       // may the password be handed out? written before it is
+	Delivered   = "retrieve.ended" // it was handed out, or could not be
+	Synced      = "sync"           // something changed in what this machine is entitled to
+	PolicyState = "policy"         // a document came into force, or was refused
+)
+
+// Verdicts.
+const (
+	Allow = "allow"
+	Deny  = "deny"
+)
+
+// Record is one line. What does not apply is absent.
+type Record struct {
+	Time       time.Time `json:"time"`
+	Kind       string    `json:"kind"`
+	DecisionID string    `json:"decision_id,omitempty"`
+	Verdict    string    `json:"verdict,omitempty"`
+	Code       string    `json:"code,omitempty"`
+	Rule       string    `json:"rule,omitempty"`
+	Reason     string    `json:"reason,omitempty"`
+
+	Client   string `json:"client,omitempty"`
+	Operator bool   `json:"operator,omitempty"`
+	Peer     *Peer  `json:"peer,omitempty"`
+
+	Realm     string   `json:"realm,omitempty"`
+	Subject   *Subject `json:"subject,omitempty"`
+	Action    string   `json:"action,omitempty"`
+	BatchUser string   `json:"batch_user,omitempty"`
+	Username  string   `json:"username,omitempty"` // the account on this host
+	Withheld  []string `json:"withheld,omitempty"`
+
+	CredentialVersion int64 `json:"credential_version,omitempty"`
+	PolicyVersion     int64 `json:"policy_version,omitempty"`
+
+	Job *Job `json:"job,omitempty"`
+
+	Changed []string `json:"changed,omitempty"` // paths in Vault
+	Removed []string `json:"removed,omitempty"`
+}
+
+// Peer is the caller as the kernel attested it.
+type Peer struct {
+	PID  int    `json:"pid"`
+	UID  uint32 `json:"uid"`
+	GID  uint32 `json:"gid"`
+	User string `json:"user,omitempty"`
+}
+
+// Subject is on whose behalf the caller asked.
+type Subject struct {
+	User  string   `json:"user,omitempty"`
+	Roles []string `json:"roles,omitempty"`
+	By    string   `json:"by,omitempty"`
+}
+
+// Job is a job as the record needs it: sums of what was run, not the text.
+type Job struct {
+	ID            string `json:"id"`
+	CommandSHA256 string `json:"command_sha256,omitempty"` // of the arguments, NUL after each
+	EnvSHA256     string `json:"env_sha256,omitempty"`     // of the sorted K=V, NUL after each
+	Serial        uint64 `json:"serial,omitempty"`         // in the launcher's journal
+	PID           int    `json:"pid,omitempty"`
+	State         string `json:"state,omitempty"`
+	ExitCode      *int   `json:"exit_code,omitempty"`
+	Signal        string `json:"signal,omitempty"`
+	Survivors     int    `json:"survivors,omitempty"`
+
+	Started time.Time `json:"started,omitzero"`
+	Ended   time.Time `json:"ended,omitzero"`
+	EndSeq  uint64    `json:"end_seq,omitempty"` // its end in the journal: a second line with the same number is the same end
+}
