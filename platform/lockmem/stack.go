@@ -27,7 +27,7 @@ func grow() {
 //go:noinline
 func onBallast(b *Buffer, f func(*Buffer) error) error {
 	var ballast [reach]byte
-	err, panicked := call(b, f)
+	panicked, err := call(b, f)
 	scrub()
 	runtime.KeepAlive(&ballast)
 	if panicked != nil {
@@ -37,9 +37,9 @@ func onBallast(b *Buffer, f func(*Buffer) error) error {
 }
 
 //go:noinline
-func call(b *Buffer, f func(*Buffer) error) (err error, panicked any) {
+func call(b *Buffer, f func(*Buffer) error) (panicked any, err error) {
 	defer func() { panicked = recover() }()
-	return f(b), nil
+	return nil, f(b)
 }
 
 //go:noinline
