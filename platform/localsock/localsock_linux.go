@@ -1,0 +1,265 @@
+package localsock
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func listenWith(path string, o Options) (*net.UnixListener, error) {
+	fail := func(err error) (*net.UnixListener, error) {
+		return nil, fmt.Errorf("localsock: listen %q: %w", path, err)
+	}
+	if err := checkDir(filepath.Dir(path)); err != nil {
+		return fail(err)
+	}
+	if err := clear(path, o.Replace); err != nil {
+		return fail(err)
+	}
+	// The mode of a socket's file is that of the descriptor before bind, less the umask: nobody but us can connect
+	// until the mode is widened below.
+	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var err error
+		return errors.Join(c.Control(func(fd uintptr) { err = unix.Fchmod(int(fd), 0o600) }), err)
+	}}
+	l, err := lc.Listen(context.Background(), "unix", path)
+	if err != nil {
+		return fail(err)
+	}
+	ul := l.(*net.UnixListener)
+	ul.SetUnlinkOnClose(false)
+	if o.GID >= 0 {
+		if err := os.Lchown(path, -1, o.GID); err != nil {
+			return fail(errors.Join(err, ul.Close(), os.Remove(path)))
+		}
+	}
+	if err := os.Chmod(path, o.Mode.Perm()); err != nil {
+		return fail(errors.Join(err, ul.Close(), os.Remove(path)))
+	}
+	return ul, nil
+}
+
+// clear removes a socket that is in the way.
+func clear(path string, replace bool) error {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case info.Mode().Type() != fs.ModeSocket:
+		return errors.New("something that is not a socket is there")
+	}
+	if !replace {
+		c, err := net.DialTimeout("unix", path, 5*time.Second)
+		if err == nil {
+			return errors.Join(ErrInUse, c.Close())
+		}
+		if !errors.Is(err, unix.ECONNREFUSED) {
+			return fmt.Errorf("%w, or cannot be asked: %w", ErrInUse, err)
+		}
+	}
+	return os.Remove(path)
+}
+
+func makeDir(dir string, mode fs.FileMode, gid int) error {
+	fail := func(err error) error { return fmt.Errorf("localsock: directory %q: %w", dir, err) }
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return fail(err)
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fail(err)
+	}
+	if err := checkDir(dir); err != nil {
+		return fail(err)
+	}
+	// The group first: a wider mode must not hold for the old group.
+	if gid >= 0 {
+		if err := os.Lchown(dir, -1, gid); err != nil {
+			return fail(err)
+		}
+	}
+	if err := os.Chmod(dir, mode.Perm()); err != nil {
+		return fail(err)
+	}
+	return nil
+}
+
+// checkDir says whether only root and we can put something into dir.
+func checkDir(dir string) error {
+	var st unix.Stat_t
+	if err := unix.Stat(dir, &st); err != nil {
+		return &fs.PathError{Op: "stat", Path: dir, Err: err}
+	}
+	return checkDirStat(dir, &st, 0, uint32(os.Geteuid()))
+}
+
+func checkDirStat(dir string, st *unix.Stat_t, owners ...uint32) error {
+	switch {
+	case st.Mode&unix.S_IFMT != unix.S_IFDIR:
+		return &fs.PathError{Op: "open", Path: dir, Err: unix.ENOTDIR}
+	case !among(st.Uid, owners):
+		return fmt.Errorf("%w: the directory %q belongs to uid %d", ErrOwner, dir, st.Uid)
+	case st.Mode&0o022 != 0:
+		return fmt.Errorf("%w: the directory %q is writable by others (mode %04o)", ErrOwner, dir, st.Mode&0o7777)
+	}
+	return nil
+}
+
+func among(uid uint32, owners []uint32) bool {
+	for _, o := range owners {
+		if uid == o {
+			return true
+		}
+	}
+	return false
+}
+
+func fromFile(f *os.File) (*net.UnixListener, error) {
+	l, err := net.FileListener(f)
+	if err := errors.Join(err, f.Close()); err != nil {
+		if l != nil {
+			err = errors.Join(err, l.Close())
+		}
+		return nil, fmt.Errorf("localsock: the socket that was handed over: %w", err)
+	}
+	ul, ok := l.(*net.UnixListener)
+	if !ok {
+		return nil, errors.Join(errors.New("localsock: the socket that was handed over is not a Unix socket"), l.Close())
+	}
+	ul.SetUnlinkOnClose(false)
+	return ul, nil
+}
+
+func dial(ctx context.Context, path string, owners ...uint32) (*net.UnixConn, error) {
+	fail := func(err error) (*net.UnixConn, error) {
+		return nil, fmt.Errorf("localsock: dial %q: %w", path, err)
+	}
+	dir, name := filepath.Split(filepath.Clean(path))
+	if name == "" || name == "." || name == ".." {
+		return fail(unix.EINVAL)
+	}
+	if dir == "" {
+		dir = "."
+	}
+	dirfd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fail(err)
+	}
+	defer unix.Close(dirfd)
+	var st unix.Stat_t
+	if err := unix.Fstat(dirfd, &st); err != nil {
+		return fail(err)
+	}
+	if err := checkDirStat(dir, &st, owners...); err != nil {
+		return fail(err)
+	}
+	fd, err := unix.Openat(dirfd, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fail(err)
+	}
+	defer unix.Close(fd)
+	if err := unix.Fstat(fd, &st); err != nil {
+		return fail(err)
+	}
+	switch {
+	case st.Mode&unix.S_IFMT != unix.S_IFSOCK:
+		return fail(errors.New("not a socket"))
+	case !among(st.Uid, owners):
+		return fail(fmt.Errorf("%w: the socket belongs to uid %d", ErrOwner, st.Uid))
+	}
+	var d net.Dialer
+	c, err := d.DialContext(ctx, "unix", "/proc/self/fd/"+strconv.Itoa(fd))
+	if err != nil {
+		// The dialler would name the descriptor's path, which says nothing to anybody.
+		if opErr, ok := errors.AsType[*net.OpError](err); ok {
+			err = opErr.Err
+		}
+		return fail(err)
+	}
+	return c.(*net.UnixConn), nil
+}
+
+func dup(c syscall.Conn, name string) (*os.File, error) {
+	rc, err := c.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	fd := -1
+	var dupErr error
+	if err := rc.Control(func(old uintptr) { fd, dupErr = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 3) }); err != nil {
+		return nil, err
+	}
+	if dupErr != nil {
+		return nil, fmt.Errorf("localsock: duplicate %s: %w", name, dupErr)
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+// sendFiles sends data, or the first part of it, with the descriptors, and returns how much went.
+func sendFiles(c *net.UnixConn, data []byte, files []syscall.Conn) (n int, err error) {
+	// Duplicates, so that closing a file elsewhere cannot turn its number into another file on the way. Their
+	// descriptors are read by Control: Fd would change the state that both ends share.
+	fds := make([]int, 0, len(files))
+	defer func() {
+		for _, fd := range fds {
+			_ = unix.Close(fd)
+		}
+	}()
+	for _, f := range files {
+		rc, err := f.SyscallConn()
+		if err != nil {
+			return 0, err
+		}
+		var dupErr error
+		err = rc.Control(func(old uintptr) {
+			fd, err := unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 3)
+			if dupErr = err; err == nil {
+				fds = append(fds, fd)
+			}
+		})
+		if err := errors.Join(err, dupErr); err != nil {
+			return 0, err
+		}
+	}
+	n, _, err = c.WriteMsgUnix(data, unix.UnixRights(fds...), nil)
+	return n, err
+}
+
+// receiveFiles reads up to len(data) octets and at most limit descriptors that came with them.
+func receiveFiles(c *net.UnixConn, data []byte, limit int) (n int, files []*os.File, err error) {
+	oob := make([]byte, unix.CmsgSpace(4*limit))
+	n, oobn, flags, _, err := c.ReadMsgUnix(data, oob)
+	if n == 0 && err == nil && len(data) > 0 {
+		err = io.EOF
+	}
+	messages, parseErr := unix.ParseSocketControlMessage(oob[:oobn])
+	for i := range messages {
+		fds, err := unix.ParseUnixRights(&messages[i])
+		if err != nil {
+			continue // credentials or something else that carries no descriptor
+		}
+		for _, fd := range fds {
+			files = append(files, os.NewFile(uintptr(fd), "received"))
+		}
+	}
+	switch {
+	case err != nil:
+		return n, files, err
+	case parseErr != nil:
+		return n, files, fmt.Errorf("%w: %w", ErrFrame, parseErr)
+	case flags&unix.MSG_CTRUNC != 0:
+		return n, files, fmt.Errorf("%w: more than %d descriptors", ErrFrame, limit)
+	}
+	return n, files, nil
+}
