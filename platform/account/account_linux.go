@@ -1,0 +1,3 @@
+package account
+
+func system() Resolver { return Files{Passwd: "/etc/passwd", Group: "/etc/group"} }

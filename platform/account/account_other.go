@@ -1,0 +1,21 @@
+//go:build !linux && !windows
+
+package account
+
+import (
+	"errors"
+	"fmt"
+)
+
+var errUnsupported = fmt.Errorf("account: the accounts of this system cannot be looked up yet: %w", errors.ErrUnsupported)
+
+// none answers no question.
+type none struct{}
+
+func system() Resolver { return none{} }
+
+func (none) Lookup(string) (Account, error) { return Account{}, errUnsupported }
+
+func (none) ByUID(uint32) (Account, error) { return Account{}, errUnsupported }
+
+func (none) GroupByName(string) (Group, error) { return Group{}, errUnsupported }
