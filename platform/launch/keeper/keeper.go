@@ -1,0 +1,62 @@
+// Package keeper is the launcher: it starts, contains, journals and remembers jobs for one daemon, which it does not
+// trust with more than the host owner's limits allow.
+package keeper
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"batchwarden/platform/account"
+)
+
+// Config is all that the launcher is told.
+type Config struct {
+	Version string
+
+	PublicSocket string // bound here, served by the daemon
+	Socket       string // the private one
+	StateDir     string // ours alone: the journal and the captured output
+	CgroupRoot   string // "auto": below the launcher's own cgroup; else a directory of a cgroup2 file system
+
+	DaemonUID, DaemonGID uint32
+	Sync                 account.Account // the sync worker's
+	SyncPath             string          // absolute
+	SyncArgs             []string        // without the name
+
+	// Allow is asked after the last look-up about every launch. Its error is the reason why not, for people.
+	Allow func(Ask) error
+	// Problems lists what an operator should mend; shown in the daemon's status.
+	Problems func() []string
+
+	Accounts account.Resolver // nil: the system's
+
+	Keep       time.Duration // ended jobs, unless the job says otherwise
+	Grace      time.Duration // between TERM and KILL, likewise
+	CaptureMax int64         // octets of each captured stream; a job may have less
+	MaxRunning int
+	// JournalSync is the time within which a record is on the disk; 0: before its act.
+	JournalSync time.Duration
+
+	Log *slog.Logger
+}
+
+// Ask is one launch as the limits see it.
+type Ask struct {
+	Requester uint32 // uid at the other end of the passed connection
+	Account   account.Account
+	GID       uint32   // the primary group that the job would have
+	Env       []string // names that the request sets
+	Command   Command
+}
+
+// Command is the file that a launch would execute. It is looked for when a method is first called, with the
+// launcher's rights; once one was called, the job can execute nothing but that very state of that file.
+type Command interface {
+	Path() (string, error)   // absolute, links resolved
+	SHA256() (string, error) // lower-case hex
+}
+
+// Run binds the two sockets and serves until ctx ends. Then it stops listening and answering, and leaves running jobs
+// alone: they go on, and the next launcher calls them lost. Both sockets stay in the file system.
+func Run(ctx context.Context, c Config) error { return run(ctx, c) }

@@ -1,0 +1,302 @@
+package keeper
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"batchwarden/platform/account"
+	"batchwarden/platform/launch"
+	"batchwarden/platform/localsock"
+	"batchwarden/platform/safefile"
+)
+
+// housekeepEvery is how often ended jobs are looked at for being forgotten.
+const housekeepEvery = time.Minute
+
+// keeper is one running launcher.
+type keeper struct {
+	Config
+	root    bool
+	boot    string
+	boxes   *boxes
+	journal *journal
+	public  *os.File // the public listening socket, to hand over
+
+	jobsDone sync.WaitGroup
+
+	startMu sync.Mutex // held while a job is entered and its start record written
+	endMu   sync.Mutex // held from taking an EndSeq to publishing it, so that ends become known in their order
+
+	mu      sync.Mutex // guards what follows and the snapshots in the jobs
+	jobs    map[key]*job
+	live    map[uint64]*job // by serial, those that have not ended
+	ended   []*job          // by EndSeq, ascending
+	serial  uint64
+	end     uint64
+	news    chan struct{} // closed and replaced when a job ends
+	session *session
+	syncing bool
+	stopped bool     // no goroutine may begin to wait for a child
+	strays  []int    // children that were killed and had not ended when their job did
+	pending []record // ends that could not be written yet
+}
+
+type key struct{ owner, id string }
+
+func run(ctx context.Context, c Config) (err error) {
+	if c.Accounts == nil {
+		c.Accounts = account.System()
+	}
+	k := &keeper{
+		Config: c, root: os.Geteuid() == 0, boot: bootID(),
+		jobs: map[key]*job{}, live: map[uint64]*job{}, news: make(chan struct{}),
+	}
+	if err := os.MkdirAll(c.StateDir, 0o700); err != nil {
+		return fmt.Errorf("keeper: state: %w", err)
+	}
+	if err := safefile.CheckDir(c.StateDir, safefile.Rules{Self: true, Mode: 0o700}); err != nil {
+		return fmt.Errorf("keeper: state: %w", err)
+	}
+	lock, err := safefile.Lock(c.StateDir)
+	if err != nil {
+		return fmt.Errorf("keeper: state: is another launcher running? %w", err)
+	}
+	defer func() { err = errors.Join(err, lock.Close()) }()
+	// After the lock: what lies there is no living launcher's.
+	k.boxes = openBoxes(c.CgroupRoot, c.StateDir)
+	defer k.boxes.close()
+	if err := k.remember(); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, k.journal.close()) }()
+	public, private, err := k.listen()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, public.Close(), k.public.Close()) }()
+	k.Log.Info("launcher ready", "socket", c.Socket, "public", c.PublicSocket, "containment", k.boxes.String(), "jobs", len(k.jobs))
+	if !k.root {
+		k.Log.Warn("the launcher is not root: it can start no jobs")
+	}
+	return k.work(ctx, private)
+}
+
+// work serves until ctx ends and returns when everything it started has ended; jobs themselves go on.
+func (k *keeper) work(ctx context.Context, private *net.UnixListener) error {
+	var background, serving sync.WaitGroup
+	synced := make(chan struct{})
+	background.Go(func() { k.journal.run(synced) })
+	serving.Go(func() { k.housekeep(ctx) })
+	serving.Go(func() { k.accept(ctx, private) })
+
+	<-ctx.Done()
+	err := private.Close()
+	serving.Wait()
+	k.abandon()
+	k.jobsDone.Wait()
+	close(synced)
+	background.Wait()
+	return err
+}
+
+// listen binds both sockets, in directories that it makes when they are missing.
+func (k *keeper) listen() (public, private *net.UnixListener, err error) {
+	gid := -1
+	if k.root {
+		gid = int(k.DaemonGID)
+	}
+	if err := localsock.MakeDir(filepath.Dir(k.PublicSocket), 0o755, -1); err != nil {
+		return nil, nil, err
+	}
+	if filepath.Dir(k.Socket) != filepath.Dir(k.PublicSocket) {
+		if err := localsock.MakeDir(filepath.Dir(k.Socket), 0o750, gid); err != nil {
+			return nil, nil, err
+		}
+	}
+	private, err = localsock.ListenWith(k.Socket, localsock.Options{Mode: 0o660, GID: gid})
+	if err != nil {
+		return nil, nil, err
+	}
+	// A daemon that we handed an earlier public socket to may still serve it. Having been able to bind the private
+	// one we are the only launcher: the path is ours.
+	public, err = localsock.ListenWith(k.PublicSocket, localsock.Options{Mode: 0o666, GID: -1, Replace: true})
+	if err != nil {
+		return nil, nil, errors.Join(err, private.Close())
+	}
+	k.public, err = localsock.Dup(public, "public socket")
+	if err != nil {
+		return nil, nil, errors.Join(err, public.Close(), private.Close())
+	}
+	return public, private, nil
+}
+
+// remember takes over what the journal knows. Jobs that it has no end of are lost.
+func (k *keeper) remember() error {
+	j, h, err := openJournal(k.StateDir, k.JournalSync, k.Log)
+	if err != nil {
+		return err
+	}
+	k.journal, k.serial, k.end = j, h.serial, h.end
+	for _, r := range h.jobs {
+		old := &job{Job: r.Job, boot: r.boot, keep: r.keep, ready: make(chan struct{}), over: make(chan struct{})}
+		close(old.ready)
+		k.jobs[key{r.Owner, r.ID}] = old
+		if old.Over() {
+			close(old.over)
+			k.ended = append(k.ended, old)
+			continue
+		}
+		k.lose(old)
+	}
+	slices.SortFunc(k.ended, func(a, b *job) int { return cmp.Compare(a.EndSeq, b.EndSeq) })
+	return nil
+}
+
+// lose ends a job whose end nobody saw.
+func (k *keeper) lose(j *job) {
+	end := j.Job
+	end.State, end.Ended = launch.StateLost, time.Now()
+	switch {
+	case j.boot != k.boot:
+		end.Code, end.Reason = launch.CodeRebooted, "the machine was restarted while the job ran"
+	case end.PID == 0:
+		end.Reason = "the launcher ended while it started the job"
+	default:
+		end.Reason = "the launcher ended while the job ran"
+		if dir := filepath.Join(k.boxes.root, strconv.FormatUint(end.Serial, 10)); k.boxes.root != "" && len(cgroupProcesses(dir, nil)) > 0 {
+			end.Reason += "; processes of it were still there when the next one started"
+		}
+	}
+	k.finish(j, end)
+}
+
+// housekeep forgets what is old until ctx ends.
+func (k *keeper) housekeep(ctx context.Context) {
+	tick, punch := time.NewTicker(housekeepEvery), time.NewTicker(punchEvery)
+	defer tick.Stop()
+	defer punch.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-punch.C:
+			k.trimOutputs()
+		case <-tick.C:
+			k.forgetOld()
+			k.writePending()
+			k.compact()
+			k.reapStrays()
+			k.sweepBoxes()
+		}
+	}
+}
+
+// trimOutputs holds the captured output of all running jobs against its limits.
+func (k *keeper) trimOutputs() {
+	k.mu.Lock()
+	var list []*output
+	for _, j := range k.live {
+		if j.out != nil {
+			list = append(list, j.out)
+		}
+	}
+	k.mu.Unlock()
+	for _, o := range list {
+		// Closed meanwhile by the job's end, which trims for a last time.
+		if err := o.trim(); err != nil && !errors.Is(err, os.ErrClosed) {
+			k.Log.Error("captured output", "err", err)
+		}
+	}
+}
+
+func (k *keeper) forgetOld() {
+	now := time.Now()
+	var gone []*job
+	k.mu.Lock()
+	k.ended = slices.DeleteFunc(k.ended, func(j *job) bool {
+		old := now.Sub(j.Ended) > cmp.Or(j.keep, k.Keep)
+		if old {
+			gone = append(gone, j)
+			delete(k.jobs, key{j.Owner, j.ID})
+		}
+		return old
+	})
+	k.mu.Unlock()
+	for _, j := range gone {
+		if err := k.journal.append(record{Kind: kindForget, Job: &launch.Job{Serial: j.Serial}}); err != nil {
+			k.Log.Error("journal", "err", err) // it is forgotten again after the next start
+		}
+		if err := os.RemoveAll(outputPath(k.StateDir, j.Serial)); err != nil {
+			k.Log.Error("output of a forgotten job", "err", err)
+		}
+	}
+}
+
+// writePending tries again to write ends that a full disk refused.
+func (k *keeper) writePending() {
+	k.mu.Lock()
+	pending := k.pending
+	k.pending = nil
+	k.mu.Unlock()
+	for i, r := range pending {
+		if err := k.journal.append(r); err != nil {
+			k.mu.Lock()
+			k.pending = append(pending[i:], k.pending...)
+			k.mu.Unlock()
+			return
+		}
+	}
+}
+
+// compactAbove is the size from which a journal is written anew when three quarters of it are about forgotten jobs.
+const compactAbove = 16 << 20
+
+func (k *keeper) compact() {
+	size := k.journal.length()
+	if size < compactAbove && k.journal.sound() {
+		return
+	}
+	// No record may fall between the snapshot and the new file; one of a job's running may: it would be repeated.
+	k.startMu.Lock()
+	defer k.startMu.Unlock()
+	k.endMu.Lock()
+	defer k.endMu.Unlock()
+	h := k.history()
+	if k.journal.sound() && int64(len(h.jobs))*2048 > size/4 {
+		return
+	}
+	if err := k.journal.rewrite(h); err != nil {
+		k.Log.Error("journal cannot be compacted", "err", err)
+	}
+}
+
+func (k *keeper) history() history {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	h := history{serial: k.serial, end: k.end}
+	for _, j := range k.jobs {
+		h.jobs = append(h.jobs, &remembered{Job: j.Job, boot: j.boot, keep: j.keep})
+	}
+	slices.SortFunc(h.jobs, func(a, b *remembered) int { return cmp.Compare(a.Serial, b.Serial) })
+	return h
+}
+
+// sweepBoxes removes boxes that could not be removed when their job ended.
+func (k *keeper) sweepBoxes() {
+	k.mu.Lock()
+	inUse := make(map[string]bool, len(k.live)) // one that was just made looks empty
+	for serial := range k.live {
+		inUse[strconv.FormatUint(serial, 10)] = true
+	}
+	k.mu.Unlock()
+	k.boxes.sweep(inUse)
+}

@@ -1,0 +1,227 @@
+package keeper
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"batchwarden/platform/account"
+	"batchwarden/platform/launch"
+	"batchwarden/platform/launch/become"
+	"batchwarden/platform/peer"
+)
+
+const (
+	notRoot = "launcher: the launcher is not root, so it cannot start jobs as other users"
+
+	maxName   = 256 // octets of an owner, a hash or an account's name
+	maxID     = 128
+	idLetters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:@-"
+)
+
+// launch decides on one request and starts the job. Until the job is entered nothing is changed, and a refusal leaves
+// no id.
+func (k *keeper) launch(ctx context.Context, s *launch.Spec, conn *os.File) (launch.Job, bool, error) {
+	if err := check(s); err != nil {
+		return launch.Job{}, false, err
+	}
+	if !k.root {
+		return launch.Job{}, false, &launch.Refused{Code: launch.CodeRefused, Reason: notRoot}
+	}
+	requester, err := k.requester(conn)
+	if err != nil {
+		return launch.Job{}, false, err
+	}
+	if j, err := k.before(s); j != nil || err != nil {
+		return k.again(ctx, j, err)
+	}
+	p, err := k.allowed(s, requester)
+	if err != nil {
+		return launch.Job{}, false, err
+	}
+	j, known, err := k.enter(s)
+	if known || err != nil {
+		return k.again(ctx, j, err)
+	}
+	k.jobsDone.Go(func() { k.run(j, p) })
+	select {
+	case <-j.ready:
+	case <-ctx.Done(): // nobody waits for the answer; the start goes on
+	}
+	return k.snapshot(j), false, nil
+}
+
+// again answers with a job that was entered before.
+func (k *keeper) again(ctx context.Context, j *job, err error) (launch.Job, bool, error) {
+	if err != nil {
+		return launch.Job{}, false, err
+	}
+	select {
+	case <-j.ready:
+	case <-ctx.Done():
+	}
+	return k.snapshot(j), true, nil
+}
+
+// check holds a Spec against what the protocol allows, and fills in the launcher's defaults nowhere yet.
+func check(s *launch.Spec) error {
+	invalid := func(format string, args ...any) error {
+		return &launch.Refused{Code: launch.CodeInvalid, Reason: fmt.Sprintf(format, args...)}
+	}
+	for name, text := range map[string]string{"owner": s.Owner, "hash": s.Hash, "account": s.Account} {
+		if text == "" || len(text) > maxName || strings.ContainsFunc(text, control7) {
+			return invalid("%s %.300q is empty, too long or has a control character", name, text)
+		}
+	}
+	if len(s.ID) > maxID || strings.Trim(s.ID, idLetters) != "" {
+		return invalid("id %.200q has more than %d characters or one that is not allowed", s.ID, maxID)
+	}
+	if len(s.Argv) == 0 || s.Argv[0] == "" {
+		return invalid("the command is empty")
+	}
+	for i, a := range s.Argv {
+		if strings.ContainsRune(a, 0) {
+			return invalid("argument %d has a NUL", i)
+		}
+	}
+	for name, value := range s.Env {
+		if name == "" || strings.ContainsAny(name, "=\x00") || strings.ContainsRune(value, 0) {
+			return invalid("the environment name %.200q is empty, or it or its value has a character that cannot be there", name)
+		}
+	}
+	if strings.ContainsRune(s.Dir, 0) || s.Dir != "" && !filepath.IsAbs(s.Dir) {
+		return invalid("dir %.200q is not absolute or has a NUL", s.Dir)
+	}
+	switch {
+	case s.Umask != nil && *s.Umask > 0o777:
+		return invalid("umask %#o", *s.Umask)
+	case s.Stdio != launch.StdioCapture && s.Stdio != launch.StdioNull:
+		return invalid("stdio %.100q", s.Stdio)
+	case s.CaptureMax < 0 || s.Timeout < 0 || s.Grace < 0 || s.Keep < 0:
+		return invalid("a size or time is negative")
+	case len(s.Note) > launch.MaxNote:
+		return invalid("a note of %d octets, at most %d", len(s.Note), launch.MaxNote)
+	}
+	return nil
+}
+
+func control7(r rune) bool { return r < ' ' || r == 0x7f }
+
+// requester is the user at the other end of the connection that the daemon passed. The daemon cannot make it up: see
+// peer.Accepted; and cannot be it.
+func (k *keeper) requester(conn *os.File) (uint32, error) {
+	p, err := peer.Accepted(conn, k.PublicSocket)
+	if err == nil && p.UID == k.DaemonUID {
+		err = fmt.Errorf("its other end is the daemon's own user, uid %d", p.UID)
+	}
+	if err != nil {
+		k.Log.Warn("the connection that came with a launch is no requester's", "err", err)
+		return 0, &launch.Refused{Code: launch.CodeCaller, Reason: "the connection that came with the launch is no requester's: " + err.Error()}
+	}
+	return p.UID, nil
+}
+
+// before finds the job that the same request started earlier.
+func (k *keeper) before(s *launch.Spec) (*job, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.known(s)
+}
+
+// known is before with mu held.
+func (k *keeper) known(s *launch.Spec) (*job, error) {
+	j := k.jobs[key{s.Owner, s.ID}]
+	if s.ID == "" || j == nil {
+		return nil, nil
+	}
+	if j.Hash != s.Hash {
+		return nil, &launch.Refused{Code: launch.CodeConflict, Reason: fmt.Sprintf("id %q was used for another request", s.ID)}
+	}
+	return j, nil
+}
+
+// allowed asks the system who the account is, and then the host owner's limits. What they said yes to is in the plan.
+func (k *keeper) allowed(s *launch.Spec, requester uint32) (plan, error) {
+	a, err := k.Accounts.Lookup(s.Account)
+	switch {
+	case errors.Is(err, account.ErrMissing):
+		return plan{}, &launch.Refused{Code: launch.CodeMissing, Reason: fmt.Sprintf("account %q does not exist on this machine", s.Account)}
+	case err != nil:
+		return plan{}, &launch.Refused{Code: launch.CodeUnavailable, Reason: "the accounts of this machine cannot be asked: " + err.Error()}
+	}
+	gid := a.GID
+	if s.Group != "" {
+		i := slices.IndexFunc(a.Groups, func(g account.Group) bool { return g.Name == s.Group })
+		if i < 0 {
+			return plan{}, &launch.Refused{Code: launch.CodeMissing, Reason: fmt.Sprintf("account %q is not in a group %q", s.Account, s.Group)}
+		}
+		gid = a.Groups[i].GID
+	}
+	env := environment(&a, s.Env)
+	command := &file{name: s.Argv[0], dir: cmp.Or(s.Dir, a.Home), path: pathOf(env)}
+	defer command.close()
+	ask := Ask{Requester: requester, Account: a, GID: gid, Env: slices.Sorted(maps.Keys(s.Env)), Command: command}
+	if err := k.Allow(ask); err != nil {
+		return plan{}, &launch.Refused{Code: launch.CodeRefused, Reason: err.Error()}
+	}
+	umask := uint32(0o022)
+	if s.Umask != nil {
+		umask = *s.Umask
+	}
+	if s.CaptureMax == 0 || s.CaptureMax > k.CaptureMax {
+		s.CaptureMax = k.CaptureMax
+	}
+	s.Grace = cmp.Or(s.Grace, k.Grace)
+	return plan{spec: s, order: become.Order{
+		Account: a, GID: gid, Argv: s.Argv, Env: env, Dir: cmp.Or(s.Dir, a.Home), Umask: umask, Pin: command.pin,
+	}}, nil
+}
+
+// enter gives the job its number and its place, and writes it down: from here on it is a job. The one that was there
+// before comes back with known.
+func (k *keeper) enter(s *launch.Spec) (j *job, known bool, err error) {
+	k.startMu.Lock()
+	defer k.startMu.Unlock()
+	k.mu.Lock()
+	j, err = k.known(s)
+	running := len(k.live)
+	stopped := k.stopped
+	k.mu.Unlock()
+	switch {
+	case j != nil || err != nil:
+		return j, j != nil, err
+	case stopped:
+		return nil, false, &launch.Refused{Code: launch.CodeUnavailable, Reason: "the launcher is stopping"}
+	case running >= k.MaxRunning:
+		return nil, false, &launch.Refused{Code: launch.CodeOverloaded, Reason: fmt.Sprintf("%d jobs are running, as many as may", running)}
+	}
+	if s.ID == "" {
+		s.ID = "bw-" + strings.ToLower(rand.Text())
+	}
+	j = &job{boot: k.boot, keep: s.Keep, ready: make(chan struct{}), over: make(chan struct{}), Job: launch.Job{
+		Owner: s.Owner, ID: s.ID, Hash: s.Hash, State: launch.StateStarting, User: s.Account,
+		Started: time.Now(), Captured: s.Stdio == launch.StdioCapture, Note: s.Note,
+	}}
+	k.mu.Lock()
+	k.serial++ // one that is not written down is not used again
+	j.Serial = k.serial
+	k.mu.Unlock()
+	start := j.Job
+	if err := k.journal.append(record{Kind: kindStart, Job: &start, Boot: k.boot, Keep: s.Keep}); err != nil {
+		k.Log.Error("a launch was refused: the journal cannot be written", "err", err)
+		return nil, false, &launch.Refused{Code: launch.CodeUnavailable, Reason: "the launcher's journal cannot be written"}
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.jobs[key{s.Owner, s.ID}] = j
+	k.live[j.Serial] = j
+	return j, false, nil
+}

@@ -1,0 +1,78 @@
+package launch
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// The private protocol. Either side sends frames of at most MaxFrame octets of JSON with at most MaxFiles
+// descriptors. The launcher's first frame is a Hello with the public listening socket as its descriptor, or one with
+// Refused set, after which it closes; the daemon's first frame is a Hello too. Then the daemon sends Requests, each
+// with its own number, and the launcher answers each once, in any order. A frame that cannot be understood ends the
+// session, and so does a number that is still in use.
+const (
+	Protocol = 1
+	MaxFrame = 4 << 20
+	MaxFiles = 4
+	// MaxOpen is how many requests may be unanswered at one time.
+	MaxOpen = 8192
+	// MaxWait is the longest that the launcher lets a request wait for something to happen.
+	MaxWait = 60 * time.Second
+)
+
+// Hello begins a session.
+type Hello struct {
+	Protocol int      `json:"protocol"`
+	Version  string   `json:"version,omitempty"`
+	Refused  *Refused `json:"refused,omitempty"`
+}
+
+// Calls of a Request.
+const (
+	CallStart  = "start"  // Spec; descriptor: the requester's connection -> Job, Again
+	CallJob    = "job"    // Owner, ID, Wait -> Job
+	CallJobs   = "jobs"   // Owner, After (serial) -> Jobs, More
+	CallEnded  = "ended"  // After (EndSeq), Wait -> Jobs
+	CallOutput = "output" // Owner, ID, Stream -> a descriptor
+	CallSync   = "sync"   // descriptors: the worker's stdin and stdout -> Exit
+	CallStatus = "status" // -> State
+	CallCancel = "cancel" // Number: the request that nobody waits for any more; not answered itself
+)
+
+// Request is one frame of the daemon.
+type Request struct {
+	Number uint64        `json:"n"`
+	Call   string        `json:"call"`
+	Spec   *Spec         `json:"spec,omitempty"`
+	Owner  string        `json:"owner,omitempty"`
+	ID     string        `json:"id,omitempty"`
+	Stream string        `json:"stream,omitempty"`
+	After  uint64        `json:"after,omitempty"`
+	Wait   time.Duration `json:"wait,omitempty"`
+}
+
+// Answer is one frame of the launcher.
+type Answer struct {
+	Number  uint64          `json:"n"`
+	Refused *Refused        `json:"refused,omitempty"`
+	Job     *Job            `json:"job,omitempty"`
+	Again   bool            `json:"again,omitempty"`
+	Jobs    []Job           `json:"jobs,omitempty"`
+	More    bool            `json:"more,omitempty"`
+	Exit    *SyncExit       `json:"exit,omitempty"`
+	State   *State          `json:"state,omitempty"`
+	Extra   json.RawMessage `json:"extra,omitempty"` // for a later protocol
+}
+
+// SyncExit is how a sync worker ended; ExitCode -1 when a signal did it.
+type SyncExit struct {
+	ExitCode int    `json:"exit_code"`
+	Reason   string `json:"reason,omitempty"`
+}
+
+// State is what the launcher says about itself.
+type State struct {
+	Running     int      `json:"running"`
+	Containment string   `json:"containment"`
+	Problems    []string `json:"problems,omitempty"`
+}
