@@ -1,0 +1,120 @@
+package server
+
+import (
+	"net/http"
+	"strconv"
+	"time"
+
+	"batchwarden/ipc/wire"
+)
+
+func (s *Server) health(c *call) error {
+	h := s.broker.Health()
+	if !h.Healthy {
+		return c.write(http.StatusServiceUnavailable, h)
+	}
+	return c.write(http.StatusOK, h)
+}
+
+func (s *Server) whoami(c *call) error {
+	return c.write(http.StatusOK, s.broker.Whoami(c.peer))
+}
+
+func (s *Server) status(c *call) error {
+	return c.reply(s.broker.Status(c.r.Context(), c.peer))
+}
+
+func (s *Server) authorize(c *call) error {
+	explain, err := c.flag("explain")
+	if err != nil {
+		return err
+	}
+	var body wire.Authorize
+	if err := c.read(&body); err != nil {
+		return err
+	}
+	return c.reply(s.broker.Authorize(c.r.Context(), c.peer, &body, explain))
+}
+
+func (s *Server) batchUsers(c *call) error {
+	return c.reply(s.broker.BatchUsers(c.peer))
+}
+
+func (s *Server) batchUser(c *call) error {
+	return c.reply(s.broker.BatchUser(c.peer, c.r.PathValue("name")))
+}
+
+func (s *Server) launch(c *call) error {
+	dry, err := c.flag("dry_run")
+	if err != nil {
+		return err
+	}
+	if dry {
+		return wire.NewProblem(wire.Unsupported, "dry_run is not supported by this version; authorize?explain=1 tells what the policy says")
+	}
+	var body wire.Launch
+	if err := c.read(&body); err != nil {
+		return err
+	}
+	job, again, err := s.broker.Launch(c.r.Context(), c.peer, c.conn, &body)
+	if err != nil {
+		return err
+	}
+	c.w.Header().Set("Location", "/v1/jobs/"+job.ID)
+	if again {
+		return c.write(http.StatusOK, job)
+	}
+	return c.write(http.StatusCreated, job)
+}
+
+func (s *Server) jobs(c *call) error {
+	return c.reply(s.broker.Jobs(c.r.Context(), c.peer))
+}
+
+func (s *Server) job(c *call) error {
+	var wait time.Duration
+	if text := c.r.URL.Query().Get("wait"); text != "" {
+		d, err := time.ParseDuration(text)
+		if err != nil || d < 0 {
+			return wire.Invalid("wait", "wait must be a duration such as 30s")
+		}
+		wait = min(d, wire.MaxWait)
+	}
+	return c.reply(s.broker.Job(c.r.Context(), c.peer, c.r.PathValue("id"), wait))
+}
+
+func (s *Server) sync(c *call) error {
+	return c.reply(s.broker.Sync(c.r.Context(), c.peer))
+}
+
+// reply writes what a call to the broker returned, unless it is an error.
+func (c *call) reply(v any, err error) error {
+	if err != nil {
+		return err
+	}
+	return c.write(http.StatusOK, v)
+}
+
+// flag reads a query member that is 1, 0 or absent.
+func (c *call) flag(name string) (bool, error) {
+	switch c.r.URL.Query().Get(name) {
+	case "", "0":
+		return false, nil
+	case "1":
+		return true, nil
+	}
+	return false, wire.Invalid(name, name+" must be 1 or 0")
+}
+
+// number reads a query member that is a count of octets, or absent.
+func (c *call) number(name string, absent int64) (int64, error) {
+	text := c.r.URL.Query().Get(name)
+	if text == "" {
+		return absent, nil
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || n < 0 {
+		return 0, wire.Invalid(name, name+" must be a number of octets")
+	}
+	return n, nil
+}

@@ -1,0 +1,106 @@
+package server
+
+import (
+	"errors"
+	"net/http"
+	"time"
+
+	"batchwarden/ipc/wire"
+)
+
+// route is one call of the API. Who may make it is the broker's to say; what
+// every call has in common is done by handle.
+type route struct {
+	pattern string
+	body    int64 // most octets of a body; 0: the call has none
+	answer  func(*Server, *call) error
+}
+
+var table = []route{
+	{"GET /v1/health", 0, (*Server).health},
+	{"GET /v1/whoami", 0, (*Server).whoami},
+	{"GET /v1/status", 0, (*Server).status},
+	{"POST /v1/authorize", wire.MaxSmall, (*Server).authorize},
+	{"GET /v1/batch-users", 0, (*Server).batchUsers},
+	{"GET /v1/batch-users/{name}", 0, (*Server).batchUser},
+	{"POST /v1/batch-users/{name}/retrieve", wire.MaxSmall, (*Server).retrieve},
+	{"POST /v1/jobs", wire.MaxBody, (*Server).launch},
+	{"GET /v1/jobs", 0, (*Server).jobs},
+	{"GET /v1/jobs/{id}", 0, (*Server).job},
+	{"GET /v1/jobs/{id}/output/{stream}", 0, (*Server).output},
+	{"POST /v1/sync", wire.MaxSmall, (*Server).sync},
+}
+
+// later are the calls of the contract that this version does not have. They
+// say so, instead of not existing.
+var later = []string{
+	"POST /v1/batch-users/{name}/report", "POST /v1/jobs/{id}/signal", "DELETE /v1/jobs/{id}", "GET /v1/events",
+	"POST /v1/reload", "POST /v1/suspend", "POST /v1/resume", "GET /metrics",
+}
+
+func (s *Server) routes() http.Handler {
+	mux := http.NewServeMux()
+	for _, r := range table {
+		mux.HandleFunc(r.pattern, s.handle(r))
+	}
+	unsupported := func(_ *Server, c *call) error {
+		return wire.NewProblem(wire.Unsupported, c.r.Method+" "+c.r.URL.Path+" is not supported by this version")
+	}
+	for _, pattern := range later {
+		mux.HandleFunc(pattern, s.handle(route{pattern, wire.MaxBody, unsupported}))
+	}
+	mux.HandleFunc("/", s.handle(route{"/", wire.MaxBody, func(_ *Server, c *call) error {
+		return wire.NewProblem(wire.RequestNotFound, "there is no "+c.r.Method+" "+c.r.URL.Path)
+	}}))
+	return mux
+}
+
+// call is one request on an attested connection.
+type call struct {
+	*attested
+	w http.ResponseWriter
+	r *http.Request
+}
+
+// extend gives the answer d from now to reach the caller.
+func (c *call) extend(d time.Duration) error {
+	return http.NewResponseController(c.w).SetWriteDeadline(time.Now().Add(d))
+}
+
+// handle does what all calls need: a caller whose identity is known, a bound
+// on time and size, and a problem document for every error.
+func (s *Server) handle(r route) http.HandlerFunc {
+	return func(w http.ResponseWriter, req *http.Request) {
+		c := &call{attested: req.Context().Value(connKey{}).(*attested), w: w, r: req}
+		if err := c.extend(wire.MaxWait + answerTime); err != nil {
+			s.log.Debug("no deadline on this connection", "err", err)
+			return
+		}
+		if c.err != nil {
+			s.log.Warn("caller not attested", "err", c.err)
+			s.fail(c, wire.NewProblem(wire.CallerUnknown, "the system could not attest this connection"))
+			return
+		}
+		req.Body = http.MaxBytesReader(w, req.Body, r.body)
+		if err := r.answer(s, c); err != nil {
+			s.fail(c, err)
+		}
+	}
+}
+
+// fail answers with the problem document. An error that is none is ours: the
+// caller learns nothing of it.
+func (s *Server) fail(c *call, err error) {
+	var problem *wire.Problem
+	if !errors.As(err, &problem) {
+		s.log.Error("request failed", "path", c.r.URL.Path, "err", err)
+		problem = wire.NewProblem(wire.Internal, "")
+	}
+	if problem.Status == http.StatusTooManyRequests || problem.Status == http.StatusServiceUnavailable {
+		c.w.Header().Set("Retry-After", "1")
+	}
+	c.w.Header().Set("Content-Type", wire.ContentType)
+	if err := c.write(problem.Status, problem); err != nil {
+		s.log.Error("problem document not sent", "err", err)
+	}
+}

@@ -1,0 +1,136 @@
+// Package server speaks HTTP/1.1 and JSON on the public socket. It knows how
+// a request is read and an answer written, with a bound on everything; what
+// may be done is the Broker's to say.
+package server
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+
+	"batchwarden/ipc/wire"
+	"batchwarden/platform/lockmem"
+	"batchwarden/platform/peer"
+)
+
+// Times within which a client has to make progress. A silent or slow client
+// holds nothing but its own connection, and not for ever.
+const (
+	headerTime = 5 * time.Second
+	bodyTime   = 15 * time.Second
+	answerTime = 30 * time.Second // on top of what the request asked to wait
+	idleTime   = 2 * time.Minute
+	maxHeader  = 16 << 10
+	maxConns   = 4096
+)
+
+// Broker decides and acts. Every error it returns is a *wire.Problem, save
+// what Retrieve says of its delivery.
+type Broker interface {
+	Health() wire.Health
+	Whoami(peer.Peer) wire.Whoami
+	Status(context.Context, peer.Peer) (wire.Status, error)
+	Authorize(ctx context.Context, p peer.Peer, body *wire.Authorize, explain bool) (wire.Decision, error)
+	BatchUsers(peer.Peer) (wire.BatchUsers, error)
+	BatchUser(p peer.Peer, name string) (wire.BatchUser, error)
+	Retrieve(ctx context.Context, p peer.Peer, name string, body *wire.Retrieve, deliver func(wire.Secret, *lockmem.Buffer) error) error
+	Launch(ctx context.Context, p peer.Peer, conn *net.UnixConn, body *wire.Launch) (job wire.Job, again bool, err error)
+	Job(ctx context.Context, p peer.Peer, id string, wait time.Duration) (wire.Job, error)
+	Jobs(context.Context, peer.Peer) (wire.Jobs, error)
+	Output(ctx context.Context, p peer.Peer, id, stream string) (*os.File, error)
+	Sync(context.Context, peer.Peer) (wire.Sync, error)
+}
+
+// Server answers on any number of listeners.
+type Server struct {
+	broker Broker
+	log    *slog.Logger
+	http   *http.Server
+	seats  chan struct{} // one per connection that may be open
+}
+
+// New returns a server that serves nothing yet.
+func New(b Broker, log *slog.Logger) *Server {
+	s := &Server{broker: b, log: log, seats: make(chan struct{}, maxConns)}
+	s.http = &http.Server{
+		Handler:           s.routes(),
+		ReadHeaderTimeout: headerTime,
+		IdleTimeout:       idleTime,
+		MaxHeaderBytes:    maxHeader,
+		ConnContext:       connContext,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+	return s
+}
+
+// Serve answers on ln until ctx ends or the listener fails; then it closes ln.
+// It returns nil when ctx ended.
+func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
+	stop := context.AfterFunc(ctx, func() { ln.Close() })
+	defer stop()
+	err := s.http.Serve(&bounded{Listener: ln, seats: s.seats})
+	if ctx.Err() != nil || errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+// Shutdown lets running requests end, for as long as ctx allows.
+func (s *Server) Shutdown(ctx context.Context) error {
+	return errors.Join(s.http.Shutdown(ctx), s.http.Close())
+}
+
+// bounded accepts no more connections than there are seats; further ones wait
+// in the listener's queue.
+type bounded struct {
+	net.Listener
+	seats chan struct{}
+}
+
+func (b *bounded) Accept() (net.Conn, error) {
+	b.seats <- struct{}{}
+	c, err := b.Listener.Accept()
+	if err != nil {
+		<-b.seats
+		return nil, err
+	}
+	return &seated{Conn: c, leave: sync.OnceFunc(func() { <-b.seats })}, nil
+}
+
+type seated struct {
+	net.Conn
+	leave func()
+}
+
+func (c *seated) Close() error {
+	defer c.leave()
+	return c.Conn.Close()
+}
+
+// attested is a connection and who the kernel says opened it. Identity is
+// captured once, before a byte is read, and is never asked for again by name
+// or pid.
+type attested struct {
+	conn *net.UnixConn
+	peer peer.Peer
+	err  error
+}
+
+type connKey struct{}
+
+func connContext(ctx context.Context, c net.Conn) context.Context {
+	a := &attested{err: errors.New("not a Unix socket")}
+	if s, ok := c.(*seated); ok {
+		c = s.Conn
+	}
+	if u, ok := c.(*net.UnixConn); ok {
+		a.conn = u
+		a.peer, a.err = peer.Of(u)
+	}
+	return context.WithValue(ctx, connKey{}, a)
+}
