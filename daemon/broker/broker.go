@@ -1,0 +1,82 @@
+// Package broker turns one request into one decision, one audit record and at
+// most one process or one secret handed out.
+//
+// launch.go tells the whole story of a job from top to bottom; retrieve.go and
+// authorize.go are shorter ones. They share the steps: who is asking
+// (caller.go), what is known (view.go), what is asked and whether the policy
+// allows it (question.go).
+package broker
+
+import (
+	"context"
+	"crypto/rand"
+	"log/slog"
+	"net"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"batchwarden/daemon/audit"
+	"batchwarden/daemon/config"
+	"batchwarden/daemon/policy"
+	"batchwarden/ipc/wire"
+	"batchwarden/platform/launch"
+	"batchwarden/platform/lockmem"
+	"batchwarden/vault/snapshot"
+)
+
+// Launcher starts jobs and knows them; *launch.Launcher.
+type Launcher interface {
+	Start(ctx context.Context, requester *net.UnixConn, s launch.Spec) (job launch.Job, again bool, err error)
+	Job(ctx context.Context, owner, id string, wait time.Duration) (launch.Job, error)
+	Jobs(ctx context.Context, owner string) ([]launch.Job, error)
+	Ended(ctx context.Context, after uint64) ([]launch.Job, error)
+	Output(ctx context.Context, owner, id, stream string) (*os.File, error)
+	Status() launch.Status
+}
+
+// Secrets opens a batch user's password into locked memory; *sealed.Store.
+type Secrets interface {
+	OpenSecret(u *snapshot.Held, into *lockmem.Buffer) error
+}
+
+// Syncer brings what this machine knows up to date; *refresh.Refresher.
+type Syncer interface {
+	Sync(ctx context.Context) (wire.Sync, error)
+	Status() wire.Sync
+}
+
+// Parts is what a broker is assembled from.
+type Parts struct {
+	Config   *config.Config
+	Models   map[string]policy.Model
+	Audit    *audit.Log
+	Launcher Launcher
+	Secrets  Secrets
+	Arena    *lockmem.Arena
+	Syncer   Syncer
+	Local    func() wire.LocalVault // the state of the local vault
+	Memory   func() wire.Memory     // the state of the locked memory
+	Version  string
+	Log      *slog.Logger
+}
+
+// Broker decides. Its methods may be called from any goroutine.
+type Broker struct {
+	Parts
+	callers *callers
+	view    atomic.Pointer[view] // swapped whole by Activate
+	started time.Time
+}
+
+// New assembles a broker that knows nothing yet: until Activate it denies
+// everything. Names of accounts in the client entries are looked up now.
+func New(p Parts) *Broker {
+	b := &Broker{Parts: p, callers: newCallers(p.Config), started: time.Now()}
+	b.view.Store(&view{known: snapshot.New(p.Config.Machine, nil)})
+	return b
+}
+
+// newDecisionID names one decision: unique, unpredictable, and the thread that
+// runs through answer, audit and journal.
+func newDecisionID() string { return rand.Text() }

@@ -1,0 +1,203 @@
+package broker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"slices"
+	"time"
+
+	"batchwarden/daemon/audit"
+	"batchwarden/ipc/wire"
+	"batchwarden/platform/launch"
+	"batchwarden/platform/peer"
+)
+
+// note is what the launcher keeps for us with a job and gives back unread, so
+// that a job's record outlives the daemon that launched it.
+type note struct {
+	Realm             string            `json:"realm"`
+	Subject           wire.Subject      `json:"subject"`
+	BatchUser         string            `json:"batch_user"`
+	Labels            map[string]string `json:"labels,omitempty"`
+	CredentialVersion int64             `json:"credential_version"`
+	DecisionID        string            `json:"decision_id"`
+	CommandSHA256     string            `json:"command_sha256"`
+	Withheld          []string          `json:"withheld,omitempty"`
+}
+
+func (n note) marshal() json.RawMessage {
+	text, err := json.Marshal(n)
+	if err != nil {
+		panic("broker: a note cannot be written: " + err.Error()) // strings and numbers only
+	}
+	return text
+}
+
+// noteOf reads a note back. One that does not parse came from another version
+// and is treated as empty: the job itself is still true.
+func noteOf(j *launch.Job) (n note) {
+	if err := json.Unmarshal(j.Note, &n); err != nil {
+		return note{}
+	}
+	return n
+}
+
+// jobOf is the launcher's job as its client sees it.
+func jobOf(j *launch.Job) wire.Job {
+	n := noteOf(j)
+	w := wire.Job{
+		ID: j.ID, Client: j.Owner, Realm: n.Realm, Subject: n.Subject, BatchUser: n.BatchUser,
+		State: j.State, PID: j.PID, User: j.User, ExitCode: j.ExitCode, Signal: j.Signal, CoreDumped: j.CoreDumped,
+		Started: j.Started, Ended: j.Ended, Survivors: j.Survivors, Labels: n.Labels,
+		CredentialVersion: n.CredentialVersion, CommandSHA256: n.CommandSHA256, Withheld: n.Withheld,
+		Code: j.Code, Reason: j.Reason, DecisionID: n.DecisionID,
+	}
+	if w.Done() && (j.CPUSeconds > 0 || j.MaxRSS > 0) {
+		w.Rusage = &wire.Rusage{CPUSeconds: j.CPUSeconds, MaxRSS: j.MaxRSS}
+	}
+	return w
+}
+
+// Job returns one of the caller's jobs, when it has ended or after wait.
+func (b *Broker) Job(ctx context.Context, p peer.Peer, id string, wait time.Duration) (wire.Job, error) {
+	c := b.callers.identify(p)
+	owner, refusal := b.ownerOf(ctx, &c, id)
+	if refusal != nil {
+		return wire.Job{}, refusal
+	}
+	job, err := b.Launcher.Job(ctx, owner, id, wait)
+	if err != nil {
+		return wire.Job{}, b.problemOf(err)
+	}
+	return jobOf(&job), nil
+}
+
+// ownerOf is the client whose job id means to this caller: his own, or for an
+// operator anybody's. A job of another client does not exist.
+func (b *Broker) ownerOf(ctx context.Context, c *caller, id string) (string, *wire.Problem) {
+	if refusal := c.known(); refusal != nil {
+		return "", refusal
+	}
+	if !c.operator {
+		return c.client.Name, nil
+	}
+	jobs, err := b.Launcher.Jobs(ctx, "")
+	if err != nil {
+		return "", b.problemOf(err)
+	}
+	var owners []string
+	for _, j := range jobs {
+		if j.ID == id {
+			owners = append(owners, j.Owner)
+		}
+	}
+	switch {
+	case len(owners) == 0:
+		return "", wire.NewProblem(wire.JobUnknown, "")
+	case len(owners) > 1 && slices.Contains(owners, c.name()):
+		return c.name(), nil
+	}
+	return owners[0], nil
+}
+
+// Jobs lists the caller's jobs, an operator's list has everybody's; oldest first.
+func (b *Broker) Jobs(ctx context.Context, p peer.Peer) (wire.Jobs, error) {
+	c := b.callers.identify(p)
+	if refusal := c.known(); refusal != nil {
+		return wire.Jobs{}, refusal
+	}
+	owner := c.name()
+	if c.operator {
+		owner = ""
+	}
+	jobs, err := b.Launcher.Jobs(ctx, owner)
+	if err != nil {
+		return wire.Jobs{}, b.problemOf(err)
+	}
+	list := wire.Jobs{Jobs: make([]wire.Job, 0, len(jobs))}
+	for i := range jobs {
+		list.Jobs = append(list.Jobs, jobOf(&jobs[i]))
+	}
+	return list, nil
+}
+
+// Output opens what one of the caller's own jobs has written so far. The
+// caller closes the file. Operators read no output: it is the client's data.
+func (b *Broker) Output(ctx context.Context, p peer.Peer, id, stream string) (*os.File, error) {
+	c := b.callers.identify(p)
+	if refusal := c.known(); refusal != nil {
+		return nil, refusal
+	}
+	if c.client == nil {
+		return nil, wire.NewProblem(wire.CallerForbidden, "operators do not read output without a client entry")
+	}
+	file, err := b.Launcher.Output(ctx, c.client.Name, id, stream)
+	if err != nil {
+		return nil, b.problemOf(err)
+	}
+	return file, nil
+}
+
+// problemOf turns what the launcher answered into a problem document.
+func (b *Broker) problemOf(err error) *wire.Problem {
+	var refused *launch.Refused
+	switch {
+	case errors.As(err, &refused):
+		return wire.NewProblem(refused.Code, refused.Reason)
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return wire.NewProblem(wire.LauncherUnavailable, "the launcher did not answer in time")
+	}
+	b.Log.Error("launcher call failed", "err", err)
+	return wire.NewProblem(wire.Internal, "")
+}
+
+// AuditEnds writes a record for every job end in the launcher's journal, also
+// of jobs that ended while the daemon was down. seen is the last end that was
+// written; save is told each new one after its record is in the file, so that
+// a crash between the two repeats a record (with the same end_seq) and never
+// loses one.
+func (b *Broker) AuditEnds(ctx context.Context, seen uint64, save func(uint64) error) error {
+	for {
+		ended, err := b.Launcher.Ended(ctx, seen)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
+			pause(ctx) // the launcher is away; its journal keeps the ends
+			continue
+		}
+		for i := range ended {
+			j := &ended[i]
+			if err := b.Audit.Append(endOf(j)); err != nil {
+				b.Log.Error("end of a job not yet audited", "job", j.ID, "err", err)
+				pause(ctx)
+				break
+			}
+			seen = j.EndSeq
+		}
+		if err := save(seen); err != nil {
+			b.Log.Error("position in the journal not saved", "err", err)
+		}
+	}
+}
+
+func pause(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(200 * time.Millisecond):
+	}
+}
+
+func endOf(j *launch.Job) *audit.Record {
+	n := noteOf(j)
+	return &audit.Record{
+		Kind: audit.JobEnded, DecisionID: n.DecisionID, Client: j.Owner, Realm: n.Realm, Subject: subjectOf(n.Subject),
+		BatchUser: n.BatchUser, Username: j.User, CredentialVersion: n.CredentialVersion, Code: j.Code, Reason: brief(j.Reason),
+		Job: &audit.Job{
+			ID: j.ID, Serial: j.Serial, PID: j.PID, State: j.State, CommandSHA256: n.CommandSHA256,
+			ExitCode: j.ExitCode, Signal: j.Signal, Survivors: j.Survivors, Started: j.Started, Ended: j.Ended, EndSeq: j.EndSeq,
+		},
+	}
+}

@@ -1,0 +1,243 @@
+package broker
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"batchwarden/ipc/wire"
+	"batchwarden/platform/peer"
+	"batchwarden/vault/snapshot"
+)
+
+// features names what whoami promises beyond the API's version.
+var features = []string{"authorize", "explain", "jobs.capture", "jobs.null", "retrieve", "sync"}
+
+// Whoami tells a caller what the kernel attested and what the configuration
+// makes of it. It is for everybody: whoever is refused has to be able to see why.
+func (b *Broker) Whoami(p peer.Peer) wire.Whoami {
+	c := b.callers.identify(p)
+	w := wire.Whoami{
+		Peer:     wire.Peer{PID: p.PID, UID: p.UID, GID: p.GID, Groups: p.Groups, User: c.user},
+		Operator: c.operator, Reason: c.reason, Version: b.Version, API: wire.API, Features: features,
+	}
+	if c.client != nil {
+		w.Client, w.May, w.Realms = c.client.Name, c.client.May, c.client.Realms
+	}
+	return w
+}
+
+// Health tells whether this machine can decide and launch, and if not, why.
+func (b *Broker) Health() wire.Health {
+	h := wire.Health{State: b.state(b.Syncer.Status())}
+	bad := func(code, detail string) { h.Reasons = append(h.Reasons, wire.Finding{Code: code, Detail: detail}) }
+	if h.State == wire.StateStarting {
+		bad("state.starting", "nothing has been synced yet")
+	}
+	if err := b.Audit.Err(); err != nil {
+		bad(wire.AuditUnavailable, err.Error())
+	}
+	if l := b.Launcher.Status(); !l.Connected {
+		bad(wire.LauncherUnavailable, l.Detail)
+	}
+	if v := b.view.Load(); !b.anyPolicy(v) {
+		bad(wire.PolicyInvalid, "no realm has a policy that can decide")
+	}
+	h.Healthy = len(h.Reasons) == 0
+	return h
+}
+
+func (b *Broker) anyPolicy(v *view) bool {
+	for realm := range b.Config.Realms {
+		if _, refusal := b.policyFor(v, realm); refusal == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// state is online after a contact with Vault that succeeded, offline while
+// what was synced before is served, starting as long as there is nothing.
+func (b *Broker) state(s wire.Sync) string {
+	switch {
+	case s.Outcome == "ok":
+		return wire.StateOnline
+	case s.LastSuccess.IsZero():
+		return wire.StateStarting
+	}
+	return wire.StateOffline
+}
+
+// Status is for operators and clients: the whole picture, no secrets.
+func (b *Broker) Status(ctx context.Context, p peer.Peer) (wire.Status, error) {
+	c := b.callers.identify(p)
+	if refusal := c.known(); refusal != nil {
+		return wire.Status{}, refusal
+	}
+	v, sync := b.view.Load(), b.Syncer.Status()
+	l := b.Launcher.Status()
+	s := wire.Status{
+		State: b.state(sync), Machine: b.Config.Machine, Version: b.Version, Started: b.started, Sync: sync,
+		Policies: b.policies(v), Memory: b.Memory(), LocalVault: b.Local(),
+		Launcher: wire.Launcher{Connected: l.Connected, Since: l.Since, Version: l.Version, Containment: l.Containment, Detail: l.Detail},
+		Problems: []wire.Finding{},
+	}
+	for _, u := range v.known.Users() {
+		w := b.describe(u)
+		s.BatchUsers.Total++
+		switch w.State {
+		case stateReady:
+			s.BatchUsers.Ready++
+		case stateStale:
+			s.BatchUsers.Stale++
+		}
+		if strings.HasPrefix(u.ID.Scope, "platforms/") && len(u.Box) > 0 {
+			s.BatchUsers.Shared++
+		}
+	}
+	s.Jobs = b.countJobs(ctx)
+	s.Problems = append(s.Problems, b.problems(v, &s)...)
+	for _, text := range l.Problems {
+		s.Problems = append(s.Problems, wire.Finding{Code: "launcher.problem", Detail: text})
+	}
+	return s, nil
+}
+
+func (b *Broker) countJobs(ctx context.Context) (n wire.JobCount) {
+	jobs, err := b.Launcher.Jobs(ctx, "")
+	if err != nil {
+		return n // the launcher's own line says that it is away
+	}
+	for i := range jobs {
+		if j := jobOf(&jobs[i]); j.Done() {
+			n.Kept++
+		} else {
+			n.Running++
+		}
+	}
+	return n
+}
+
+// problems collects what a person should look at.
+func (b *Broker) problems(v *view, s *wire.Status) []wire.Finding {
+	found := slices.Clone(b.callers.problems)
+	if s.Sync.Outcome != "ok" {
+		found = append(found, wire.Finding{Code: s.Sync.Outcome, Detail: s.Sync.Detail, Path: s.Sync.Address})
+	}
+	found = append(found, s.Sync.Faults...)
+	for _, conflict := range v.known.Faults() {
+		found = append(found, wire.Finding{Code: wire.BatchUserAmbiguous, Detail: conflict})
+	}
+	for _, p := range s.Policies {
+		for _, clash := range v.known.Clashes(p.Realm, p.Model) {
+			found = append(found, wire.Finding{Code: wire.BatchUserAmbiguous, Detail: clash, Path: p.Realm})
+		}
+		if p.State != policyActive {
+			found = append(found, wire.Finding{Code: "policy." + p.State, Detail: p.Detail, Path: p.Realm})
+		}
+	}
+	if err := b.Audit.Err(); err != nil {
+		found = append(found, wire.Finding{Code: wire.AuditUnavailable, Detail: err.Error(), Path: b.Config.Audit.File})
+	}
+	if !s.Launcher.Connected {
+		found = append(found, wire.Finding{Code: wire.LauncherUnavailable, Detail: s.Launcher.Detail, Path: b.Config.Launcher.Socket})
+	}
+	if s.Memory.Degraded != "" {
+		found = append(found, wire.Finding{Code: "memory.degraded", Detail: s.Memory.Degraded})
+	}
+	if s.Memory.Dumpable {
+		found = append(found, wire.Finding{Code: "memory.dumpable", Detail: "other processes of the daemon's user can read its memory"})
+	}
+	if s.LocalVault.Error != "" || s.LocalVault.Quarantined > 0 {
+		found = append(found, wire.Finding{Code: "local_vault.damaged", Detail: fmt.Sprintf("%d records set aside; %s", s.LocalVault.Quarantined, s.LocalVault.Error)})
+	}
+	return found
+}
+
+// States of a policy, and of a batch user.
+const (
+	policyActive  = "active"
+	policyMissing = "missing"
+	stateReady    = "ready"
+	stateStale    = "stale"
+)
+
+func (b *Broker) policies(v *view) []wire.Policy {
+	list := []wire.Policy{}
+	for _, realm := range slices.Sorted(maps.Keys(b.Config.Realms)) {
+		w := wire.Policy{Realm: realm, Model: b.Config.Realms[realm].Model, State: policyActive}
+		if p := v.policies[realm]; p != nil {
+			w.Version, w.Scope, w.AgeSeconds = p.held.Version, p.held.ID.Scope, age(p.held.Confirmed)
+			w.Detail = p.held.Fault
+		}
+		if _, refusal := b.policyFor(v, realm); refusal != nil {
+			w.Detail = refusal.Detail
+			switch p := v.policies[realm]; {
+			case p == nil:
+				w.State = policyMissing
+			case p.engine == nil:
+				w.State, w.Detail = "refused", p.fault
+			default:
+				w.State = stateStale
+			}
+		}
+		list = append(list, w)
+	}
+	return list
+}
+
+func age(confirmed time.Time) int64 { return int64(time.Since(confirmed).Seconds()) }
+
+func (b *Broker) describe(u *snapshot.User) wire.BatchUser {
+	e := u.BatchUser
+	w := wire.BatchUser{
+		Name: u.Name, Username: e.Username, Domain: e.Domain, Group: e.Group, Platform: e.Platform, Scope: u.ID.Scope, Names: e.Names,
+		Kind: e.Kind, Version: u.Version, AgeSeconds: age(u.Confirmed), State: stateReady, Launch: e.Launch, Retrieve: e.Retrieve,
+		Expires: e.Expires, Fault: u.Fault,
+	}
+	if refusal := b.usable(u); refusal != nil {
+		w.State = strings.TrimPrefix(refusal.Code, "credential.")
+	}
+	return w
+}
+
+// BatchUsers lists what the caller may see: a client its own, an operator all.
+func (b *Broker) BatchUsers(p peer.Peer) (wire.BatchUsers, error) {
+	c := b.callers.identify(p)
+	if refusal := c.known(); refusal != nil {
+		return wire.BatchUsers{}, refusal
+	}
+	list := wire.BatchUsers{BatchUsers: []wire.BatchUser{}}
+	for _, u := range b.view.Load().known.Users() {
+		if c.sees(u) {
+			list.BatchUsers = append(list.BatchUsers, b.describe(u))
+		}
+	}
+	return list, nil
+}
+
+// BatchUser describes one; one that the caller may not see does not exist.
+func (b *Broker) BatchUser(p peer.Peer, name string) (wire.BatchUser, error) {
+	all, err := b.BatchUsers(p)
+	if err != nil {
+		return wire.BatchUser{}, err
+	}
+	for _, u := range all.BatchUsers {
+		if u.Name == name {
+			return u, nil
+		}
+	}
+	return wire.BatchUser{}, wire.NewProblem(wire.BatchUserUnknown, fmt.Sprintf("batch user %q is not known on this machine", name))
+}
+
+// Sync brings this machine up to date and returns when the outcome is in force.
+func (b *Broker) Sync(ctx context.Context, p peer.Peer) (wire.Sync, error) {
+	c := b.callers.identify(p)
+	if refusal := c.isOperator(); refusal != nil {
+		return wire.Sync{}, refusal
+	}
+	return b.Syncer.Sync(ctx)
+}

@@ -1,0 +1,86 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"batchwarden/daemon/audit"
+	"batchwarden/daemon/config"
+	"batchwarden/ipc/wire"
+	"batchwarden/platform/lockmem"
+	"batchwarden/platform/peer"
+)
+
+// Deliver puts a password, which it borrows for the length of the call, on the
+// caller's connection.
+type Deliver = func(about wire.Secret, password *lockmem.Buffer) error
+
+// slotWait bounds how long a retrieve waits for a slot of locked memory.
+const slotWait = 2 * time.Second
+
+// Retrieve decides like a launch, writes the grant down, and then lends the
+// password to deliver, which puts it on the caller's connection straight from
+// the locked memory. Whether that succeeded is written down too. An error
+// before deliver was called is a *wire.Problem; an error of deliver is
+// returned as it is, because something may have been sent.
+func (b *Broker) Retrieve(ctx context.Context, p peer.Peer, name string, body *wire.Retrieve, deliver Deliver) error {
+	c := b.callers.identify(p)
+	record := b.record(audit.Retrieve, &c, body.Realm, body.Subject, name)
+	if refusal := c.mayDo(config.MayRetrieve); refusal != nil {
+		return b.refuse(record, refusal)
+	}
+	a := b.decide(&c, ask{realm: body.Realm, subject: body.Subject, object: body.Object, batchUser: name, use: toRetrieve}, record)
+	if a.refusal != nil {
+		return b.refuse(record, a.refusal)
+	}
+	grant, allowed := a.decision.Grant()
+	if !allowed {
+		return b.refuse(record, b.denial(&a))
+	}
+	record.Verdict = audit.Allow
+	if err := b.Audit.Append(record); err != nil {
+		b.Log.Error("retrieve refused: its audit record cannot be written", "err", err)
+		return wire.NewProblem(wire.AuditUnavailable, "the decision could not be written down, so nothing was handed out")
+	}
+	return b.handOut(ctx, granted{grant: grant, answer: a, decisionID: record.DecisionID}, &c, deliver)
+}
+
+// handOut opens the granted password into a slot and lends it to deliver.
+func (b *Broker) handOut(ctx context.Context, g granted, c *caller, deliver Deliver) error {
+	if !g.grant.Valid() {
+		return wire.NewProblem(wire.Internal, "")
+	}
+	u := g.answer.user
+	var sent error
+	ctx, cancel := context.WithTimeout(ctx, slotWait)
+	defer cancel()
+	opened := b.Arena.Borrow(ctx, func(slot *lockmem.Buffer) error {
+		if err := b.Secrets.OpenSecret(&u.Held, slot); err != nil {
+			return err
+		}
+		sent = deliver(wire.Secret{Username: u.BatchUser.Username, Domain: u.BatchUser.Domain, Version: u.Version}, slot)
+		return nil
+	})
+
+	outcome := &audit.Record{
+		Kind: audit.Delivered, DecisionID: g.decisionID, Verdict: audit.Allow, Client: c.name(),
+		BatchUser: u.Name, CredentialVersion: u.Version, Code: "delivered",
+	}
+	switch {
+	case opened != nil:
+		b.Log.Error("password not handed out", "batch_user", u.Name, "err", opened)
+		outcome.Verdict, outcome.Code, outcome.Reason = audit.Deny, wire.CredentialMissing, brief(opened.Error())
+	case sent != nil:
+		outcome.Code, outcome.Reason = "failed", brief(sent.Error())
+	}
+	b.note(outcome)
+	switch {
+	case errors.Is(opened, context.DeadlineExceeded):
+		return wire.NewProblem(wire.Overloaded, "all slots of locked memory are in use")
+	case opened != nil:
+		return wire.NewProblem(wire.CredentialMissing, fmt.Sprintf("the password of batch user %q cannot be opened; status says more", u.Name))
+	}
+	return sent
+}
