@@ -1,0 +1,106 @@
+// Command batchwarden-launcher starts jobs and sync workers for the daemon, as root and within the limits of the
+// host's owner. SIGTERM and SIGINT end it; jobs go on.
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"batchwarden/daemon/config"
+	"batchwarden/daemon/limits"
+	"batchwarden/daemon/version"
+	"batchwarden/platform/account"
+	"batchwarden/platform/launch/become"
+	"batchwarden/platform/launch/keeper"
+	"batchwarden/platform/service"
+)
+
+// exitConfig is sysexits' EX_CONFIG.
+const exitConfig = 78
+
+func main() {
+	if become.Wanted(os.Args) {
+		become.Main()
+	}
+	file := flag.String("config", config.DefaultFile, "the configuration `file`")
+	limitsFile := flag.String("limits", config.DefaultLimitsFile, "the host owner's limits `file`")
+	show := flag.Bool("version", false, "print the version and exit")
+	flag.Parse()
+	if *show {
+		fmt.Println("batchwarden-launcher", version.Number)
+		return
+	}
+	if flag.NArg() > 0 {
+		fmt.Fprintf(os.Stderr, "batchwarden-launcher: unexpected argument %q\n", flag.Arg(0))
+		os.Exit(64)
+	}
+	parts, err := assemble(*file, *limitsFile)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(exitConfig)
+	}
+	ctx, stop := service.Context()
+	defer stop()
+	if err := keeper.Run(ctx, parts); err != nil {
+		parts.Log.Error("launcher ended", "err", err)
+		os.Exit(1)
+	}
+}
+
+// assemble reads the configuration and names every fault in it. A fault in the limits is not one: until it is mended
+// every launch is refused with it.
+func assemble(file, limitsFile string) (keeper.Config, error) {
+	c, err := config.Load(file)
+	if err != nil {
+		return keeper.Config{}, err
+	}
+	accounts := account.System()
+	daemon, err := accounts.Lookup(c.Users.Daemon)
+	if err != nil {
+		err = fmt.Errorf("%s: users.daemon: %w", file, err)
+	}
+	worker, workerErr := accounts.Lookup(c.Users.Sync)
+	if workerErr != nil {
+		err = errors.Join(err, fmt.Errorf("%s: users.sync: %w", file, workerErr))
+	}
+	self, selfErr := os.Executable()
+	configFile, absErr := filepath.Abs(file)
+	if err := errors.Join(err, selfErr, absErr); err != nil {
+		return keeper.Config{}, err
+	}
+	owner := limits.New(limitsFile, []uint32{daemon.UID, worker.UID}, accounts)
+	return keeper.Config{
+		Version:      version.Number,
+		PublicSocket: c.Socket,
+		Socket:       c.Launcher.Socket,
+		StateDir:     c.Launcher.StateDir,
+		CgroupRoot:   c.Launcher.CgroupRoot,
+		DaemonUID:    daemon.UID,
+		DaemonGID:    daemon.GID,
+		Sync:         worker,
+		SyncPath:     filepath.Join(filepath.Dir(self), "batchwarden-sync"),
+		SyncArgs:     []string{"--config", configFile},
+		Allow: func(a keeper.Ask) error {
+			return owner.Allow(limits.Launch{Requester: a.Requester, Account: a.Account, GID: a.GID, Env: a.Env, Command: a.Command})
+		},
+		Problems:    owner.Problems,
+		Accounts:    accounts,
+		Keep:        c.Jobs.Keep,
+		Grace:       c.Jobs.Grace,
+		CaptureMax:  c.Jobs.CaptureMax,
+		MaxRunning:  c.Jobs.MaxRunning,
+		JournalSync: c.Audit.Sync,
+		Log:         slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level(c.Log.Level)})),
+	}, nil
+}
+
+func level(name string) (l slog.Level) {
+	if err := l.UnmarshalText([]byte(name)); err != nil {
+		return slog.LevelInfo
+	}
+	return l
+}

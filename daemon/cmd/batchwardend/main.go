@@ -1,0 +1,65 @@
+// Command batchwardend is the daemon: it decides, and holds the secrets.
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+
+	"batchwarden/daemon"
+	"batchwarden/daemon/config"
+	"batchwarden/daemon/policy"
+	"batchwarden/daemon/policy/opcon"
+	"batchwarden/daemon/version"
+	"batchwarden/platform/service"
+)
+
+// Exit codes of DESIGN.md 7 and sysexits.h.
+const (
+	exitFailed = 1
+	exitUsage  = 64
+	exitConfig = 78
+)
+
+// models are the policy models that this version decides by.
+var models = map[string]policy.Model{
+	"opcon": opcon.Model{},
+}
+
+func main() {
+	file := flag.String("config", config.DefaultFile, "configuration `file`")
+	show := flag.Bool("version", false, "print the version and exit")
+	flag.Parse()
+	switch {
+	case *show:
+		fmt.Println("batchwardend", version.Number)
+		return
+	case flag.NArg() > 0:
+		fmt.Fprintf(os.Stderr, "batchwardend: unexpected argument %q\n", flag.Arg(0))
+		os.Exit(exitUsage)
+	}
+	os.Exit(run(*file))
+}
+
+func run(file string) int {
+	c, err := config.Load(file)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return exitConfig
+	}
+	log := slog.New(daemon.LogHandler(os.Stderr, c.Log))
+	ctx, stop := service.Context()
+	defer stop()
+	err = daemon.Run(ctx, c, models, version.Number, log)
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, daemon.ErrSetup), errors.Is(err, errors.ErrUnsupported):
+		log.Error("cannot start", "err", err)
+		return exitConfig
+	}
+	log.Error("stopped", "err", err)
+	return exitFailed
+}

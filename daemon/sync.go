@@ -1,0 +1,90 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"os"
+	"strings"
+	"sync/atomic"
+
+	"batchwarden/ipc/wire"
+	"batchwarden/platform/launch"
+	"batchwarden/vault/refresh"
+	"batchwarden/vault/sealed"
+)
+
+// worker lets the launcher run the sync worker, and gives its errors codes
+// that an operator finds in status.
+type worker struct{ launcher *launch.Launcher }
+
+func (w worker) Sync(ctx context.Context, stdin, stdout *os.File) error {
+	err := w.launcher.Sync(ctx, stdin, stdout)
+	var refused *launch.Refused
+	if errors.As(err, &refused) {
+		return codedError{refused.Code, err}
+	}
+	return err
+}
+
+// codedError is an error with a stable code.
+type codedError struct {
+	code string
+	error
+}
+
+// Problem is the code.
+func (e codedError) Problem() string { return e.code }
+func (e codedError) Unwrap() error   { return e.error }
+
+// syncer shows the refresher to the broker in the words of the API.
+type syncer struct {
+	refresher *refresh.Refresher
+	address   string
+}
+
+func (s syncer) Sync(ctx context.Context) (wire.Sync, error) {
+	state, err := s.refresher.Sync(ctx)
+	if err != nil {
+		return wire.Sync{}, wire.NewProblem(wire.Overloaded, "the sync did not end in time; it goes on")
+	}
+	return s.wire(state), nil
+}
+
+func (s syncer) Status() wire.Sync { return s.wire(s.refresher.State()) }
+
+func (s syncer) wire(state refresh.State) wire.Sync {
+	w := wire.Sync{
+		Outcome: state.Code, Detail: state.Detail, Address: s.address, LastSuccess: state.LastSuccess, LastAttempt: state.LastAttempt,
+		NextAttempt: state.NextAttempt, OfflineSince: state.OfflineSince, Changed: state.Changed, Removed: state.Removed,
+		TokenExpires: state.TokenExpires,
+	}
+	for _, f := range state.Faults {
+		w.Faults = append(w.Faults, wire.Finding{Code: "document.refused", Path: f.Path, Detail: f.Detail})
+	}
+	return w
+}
+
+// lateSyncer stands in while the parts are assembled: the broker needs a
+// syncer, and the refresher needs the broker.
+type lateSyncer struct{ p atomic.Pointer[syncer] }
+
+func (l *lateSyncer) set(s syncer) { l.p.Store(&s) }
+
+func (l *lateSyncer) Sync(ctx context.Context) (wire.Sync, error) { return l.p.Load().Sync(ctx) }
+
+func (l *lateSyncer) Status() wire.Sync {
+	if s := l.p.Load(); s != nil {
+		return s.Status()
+	}
+	return wire.Sync{Outcome: refresh.Pending}
+}
+
+func localVault(s sealed.Status) wire.LocalVault {
+	faults := s.Faults
+	if s.Unwritable != "" {
+		faults = append(faults, s.Unwritable)
+	}
+	return wire.LocalVault{
+		Records: s.Records, Bytes: s.Bytes, Key: s.KeyKind, KeyID: s.KeyID, Quarantined: len(s.Quarantined), Error: strings.Join(faults, "; "),
+	}
+}
