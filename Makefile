@@ -1,0 +1,99 @@
+# make demo    shows it work on this machine, from nothing      make test   tests everything
+# make build   the four programs, into build/bin                make help   the rest
+
+GO ?= go
+export PATH := $(PATH):/usr/sbin:/sbin
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unversioned)
+COMMIT  := $(shell git rev-parse --verify --quiet HEAD 2>/dev/null || echo unknown)
+LDFLAGS := -X batchwarden/daemon/version.Number=$(VERSION) -X batchwarden/daemon/version.Commit=$(COMMIT)
+GOBUILD := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
+
+COMMANDS  := batchwardend batchwarden batchwarden-launcher batchwarden-sync
+PLATFORMS := linux/amd64 linux/s390x windows/amd64
+DEVSERVER := $(shell find vault/devserver -type f ! -name '*_test.go' 2>/dev/null)
+
+# The packages whose tests run a second time with the race detector, where there is a C compiler.
+RACE := ./daemon/... ./ipc/... ./vault/snapshot/... ./vault/sealed/... ./vault/refresh/... ./platform/launch/...
+
+# The soak's own limits; see "make help".
+SOAK_TIME ?= 10m
+SOAK_SEED ?= 1
+
+.PHONY: help build devserver test vet race lint demo playground bench soak clean need-test need-demo need-bench
+
+help:
+	@echo 'make build        batchwardend, batchwarden, batchwarden-launcher, batchwarden-sync into build/bin'
+	@echo 'make demo         the whole path on a real server and real accounts, step by step; leaves nothing behind'
+	@echo 'make playground   the same set-up, kept until Ctrl-C, with commands to try'
+	@echo 'make test         everything, real server and real accounts included (as root; otherwise without those)'
+	@echo 'make bench        every figure as a ratio to a reference measured in the same run'
+	@echo 'make soak         long runs: SOAK_TIME=10m each, SOAK_SEED=1, SOAK=pattern to choose'
+	@echo 'make lint         gofmt, go vet, staticcheck'
+	@echo 'make devserver    the Vault-compatible server for tests, into build/tools'
+	@echo 'make clean        removes build/'
+
+build:
+	@mkdir -p build/bin
+	$(GOBUILD) -o build/bin/ $(COMMANDS:%=./daemon/cmd/%)
+
+devserver: build/tools/devserver
+
+# A module of its own, so that the server's many dependencies are not ours.
+build/tools/devserver: $(DEVSERVER)
+	@mkdir -p build/tools
+	@echo 'building the test server; the first time this takes a few minutes'
+	cd vault/devserver && CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags='-s -w' -o ../../build/tools/devserver .
+	@touch $@
+
+test: need-test build devserver vet
+	CGO_ENABLED=0 $(GO) test -count=1 -timeout 20m ./...
+	cd vault/devserver && CGO_ENABLED=0 $(GO) test -count=1 ./...
+	@$(MAKE) --no-print-directory race
+
+race:
+	@if command -v cc >/dev/null; then set -x; CGO_ENABLED=1 $(GO) test -race -count=1 -short -timeout 20m $(RACE); \
+	else echo 'no C compiler: the race detector did not run; as root: apt-get install gcc libc6-dev'; fi
+
+vet:
+	@for p in $(PLATFORMS); do \
+		echo "go vet for $$p"; \
+		CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} $(GO) vet ./... || exit 1; \
+	done
+
+demo: need-demo build devserver
+	@$(GOBUILD) -o build/tools/demo ./installer/demo
+	@build/tools/demo
+
+playground: need-demo build devserver
+	@$(GOBUILD) -o build/tools/demo ./installer/demo
+	@build/tools/demo -playground
+
+bench: need-bench build devserver
+	@$(GOBUILD) -o build/tools/bench ./installer/bench
+	@build/tools/bench
+
+soak: need-test build devserver
+	BATCHWARDEN_SOAK=1 BATCHWARDEN_SOAK_TIME=$(SOAK_TIME) BATCHWARDEN_SEED=$(SOAK_SEED) \
+		CGO_ENABLED=0 $(GO) test -count=1 -timeout 0 -v -p 1 -run 'Soak.*$(SOAK)' ./...
+
+lint: build/tools/staticcheck
+	@echo gofmt
+	@x=$$(gofmt -l daemon vault platform ipc installer); if [ -n "$$x" ]; then echo "not formatted: $$x"; exit 1; fi
+	@$(MAKE) --no-print-directory vet
+	cd vault/devserver && $(GO) vet .
+	@for os in linux windows; do \
+		echo "staticcheck for $$os"; \
+		CGO_ENABLED=0 GOOS=$$os GOARCH=amd64 build/tools/staticcheck ./... || exit 1; \
+	done
+
+build/tools/staticcheck: installer/tools/go.mod installer/tools/go.sum
+	@mkdir -p build/tools
+	cd installer/tools && CGO_ENABLED=0 $(GO) build -o ../../build/tools/staticcheck honnef.co/go/tools/cmd/staticcheck
+	@touch $@
+
+need-test need-demo need-bench: need-%:
+	@installer/tools/need $*
+
+clean:
+	rm -rf build

@@ -1,0 +1,73 @@
+// Command bench measures batchwarden on this machine, each figure as a ratio
+// to a reference measured in the same run: a shared machine's microseconds
+// mean little from one run to the next. It needs root, and leaves nothing
+// behind.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"batchwarden/installer/testbed"
+)
+
+func main() {
+	testbed.Role()
+	role()
+	quick := flag.Bool("quick", false, "few rounds: shows that it works, not how fast it is")
+	inside := flag.Bool("inside", false, "run here rather than in a sandbox of its own")
+	flag.Parse()
+	if os.Geteuid() != 0 {
+		fmt.Fprintln(os.Stderr, "bench: needs root, to start jobs as other users; run: sudo make bench")
+		os.Exit(1)
+	}
+	if !*inside {
+		code, err := testbed.Sandbox(append([]string{"-inside"}, os.Args[1:]...))
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "bench: sandbox:", err)
+			code = 1
+		}
+		os.Exit(code)
+	}
+	if err := measureAll(*quick, os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// measureAll runs a bed and everything there is to measure.
+func measureAll(quick bool, out io.Writer) (err error) {
+	bed, err := testbed.Prepare(testbed.Options{OnDisk: true})
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if closing := bed.Close(); err == nil {
+			err = closing
+		}
+	}()
+	if err := bed.Start(); err != nil {
+		return err
+	}
+	return benchmark(bed, quick, out)
+}
+
+// benchmark measures on a bed that runs, and prints the table.
+func benchmark(bed *testbed.Bed, quick bool, out io.Writer) error {
+	rounds := rounds{number: 10, wait: 20 * time.Millisecond}
+	if quick {
+		rounds.number, rounds.wait = 2, 0
+	}
+	table, err := prepare(bed, quick)
+	if err != nil {
+		return err
+	}
+	defer table.close()
+	if err := rounds.run(table.all()); err != nil {
+		return err
+	}
+	return table.print(out)
+}
