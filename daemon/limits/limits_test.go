@@ -83,12 +83,14 @@ func (p program) Path() (string, error) {
 
 func (p program) SHA256() (string, error) { return p.sum, nil }
 
+const asRoot = -1
+
 func TestAllow(t *testing.T) {
 	for _, c := range []struct {
 		sentence string
 		yaml     string
 		user     string
-		asks     uint32   // 0: the requester
+		asks     int      // 0: the requester; asRoot: root
 		env      []string // set by the request
 		silent   string
 		want     string // in the reason; "": allowed
@@ -96,7 +98,7 @@ func TestAllow(t *testing.T) {
 		{sentence: "an ordinary account is allowed", user: "alice"},
 		{sentence: "requesters, by default none", yaml: "requesters: []", user: "alice", want: "requesters"},
 		{sentence: "only requesters may ask", user: "alice", asks: 1001, want: "uid 1001 is not one"},
-		{sentence: "root is no requester by being root", user: "alice", asks: 4294967294, want: "requesters"},
+		{sentence: "root is no requester by being root", user: "alice", asks: asRoot, want: "requesters"},
 		{sentence: "a requester whose account is missing admits nobody", yaml: "requesters: [ghost]", user: "alice", want: "requesters"},
 		{sentence: "one that cannot be looked up admits nobody", silent: "agent", user: "alice", want: "cannot be looked up"},
 
@@ -154,7 +156,7 @@ func TestAllow(t *testing.T) {
 }
 
 // ask holds a launch against limits that have agent as requester unless they say otherwise.
-func ask(t *testing.T, yaml, mute, user string, asks uint32, p program, env []string) error {
+func ask(t *testing.T, yaml, mute, user string, asks int, p program, env []string) error {
 	t.Helper()
 	if !strings.Contains(yaml, "requesters") {
 		yaml = "requesters: [agent]\n" + yaml
@@ -168,11 +170,14 @@ func ask(t *testing.T, yaml, mute, user string, asks uint32, p program, env []st
 	if err != nil {
 		t.Fatal(err)
 	}
-	if asks == 0 {
+	switch asks {
+	case 0:
 		asks = 1500
+	case asRoot:
+		asks = 0
 	}
 	f := New("", []uint32{900}, silent{r, mute})
-	return f.judge(limits, Launch{Requester: asks, Account: a, GID: a.GID, Env: env, Command: p})
+	return f.judge(limits, Launch{Requester: uint32(asks), Account: a, GID: a.GID, Env: env, Command: p})
 }
 
 func expect(t *testing.T, err error, want string) {

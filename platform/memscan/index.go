@@ -108,9 +108,3 @@ func (s *stream) finish() {
 	s.base += int64(s.have)
 	s.have, s.at = 0, 0
 }
-
-// skip leaves n octets out.
-func (s *stream) skip(n int64) {
-	s.finish()
-	s.base += n
-}

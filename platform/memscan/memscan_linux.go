@@ -89,3 +89,9 @@ func scan(pid int, x *index) (hits []Hit, err error) {
 	}
 	return hits, nil
 }
+
+// skip leaves n octets out.
+func (s *stream) skip(n int64) {
+	s.finish()
+	s.base += n
+}

@@ -7,11 +7,50 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 )
 
 func supported() error { return nil }
+
+// allows tells whether the rules let this user own a file.
+func (r *Rules) allows(uid uint32) bool {
+	if uid == 0 || r.Self && int64(uid) == int64(os.Geteuid()) {
+		return true
+	}
+	for _, o := range r.Owners {
+		if o == uid {
+			return true
+		}
+	}
+	return false
+}
+
+// whose names the allowed owners for an error.
+func (r *Rules) whose() string {
+	list := "root's"
+	if r.Self && os.Geteuid() != 0 {
+		list += " or our own (uid " + strconv.Itoa(os.Geteuid()) + ")"
+	}
+	for _, o := range r.Owners {
+		list += " or uid " + strconv.FormatUint(uint64(o), 10) + "'s"
+	}
+	return list
+}
+
+// check holds owner and permission bits of a file or directory against the rules.
+func (r *Rules) check(uid uint32, mode, allowed fs.FileMode) error {
+	if !r.allows(uid) {
+		return fmt.Errorf("owned by uid %d, must be %s", uid, r.whose())
+	}
+	if perm := mode.Perm(); perm&0o022 != 0 {
+		return fmt.Errorf("mode %04o: others than the owner can write it", perm)
+	} else if more := perm &^ allowed; more != 0 {
+		return fmt.Errorf("mode %04o: must be %04o or less", perm, allowed)
+	}
+	return nil
+}
 
 func open(path string, r *Rules) (*os.File, error) {
 	path = filepath.Clean(path)

@@ -229,6 +229,8 @@ func play(role string) int {
 			}
 			fmt.Println("child", child.Process.Pid)
 			return nil
+		case "rootless":
+			return playRootless(os.Args[1])
 		case "worker":
 			return playWorker(os.Args[1:])
 		}
