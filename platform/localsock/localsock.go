@@ -36,8 +36,8 @@ func Listen(path string, mode fs.FileMode) (*net.UnixListener, error) {
 // ListenWith is Listen with all its choices.
 func ListenWith(path string, o Options) (*net.UnixListener, error) { return listenWith(path, o) }
 
-// MakeDir makes the directory of a socket, with its missing parents, or checks the one that is there: it must belong
-// to the caller or root and be writable by nobody else. Mode and group (-1: as it is) are set on the last element.
+// MakeDir makes the directory of a socket, with its missing parents, this mode and this group (-1: the caller's). One
+// that is there stays as it is; it must belong to the caller or root and be writable by nobody else.
 func MakeDir(dir string, mode fs.FileMode, gid int) error { return makeDir(dir, mode, gid) }
 
 // FromFile makes a listener of a listening socket that came from another process, and closes f. Closing the listener

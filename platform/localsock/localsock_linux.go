@@ -77,10 +77,13 @@ func makeDir(dir string, mode fs.FileMode, gid int) error {
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		return fail(err)
 	}
-	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return fail(err)
-	}
-	if err := checkDir(dir); err != nil {
+	switch err := os.Mkdir(dir, 0o700); {
+	case errors.Is(err, fs.ErrExist):
+		if err := checkDir(dir); err != nil {
+			return fail(err)
+		}
+		return nil // whoever made it, perhaps for more than our socket, chose its mode
+	case err != nil:
 		return fail(err)
 	}
 	// The group first: a wider mode must not hold for the old group.
