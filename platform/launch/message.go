@@ -1,9 +1,6 @@
 package launch
 
-import (
-	"encoding/json"
-	"time"
-)
+import "time"
 
 // The private protocol. Either side sends frames of at most MaxFrame octets of JSON with at most MaxFiles
 // descriptors. The launcher's first frame is a Hello with the public listening socket as its descriptor, or one with
@@ -53,15 +50,14 @@ type Request struct {
 
 // Answer is one frame of the launcher.
 type Answer struct {
-	Number  uint64          `json:"n"`
-	Refused *Refused        `json:"refused,omitempty"`
-	Job     *Job            `json:"job,omitempty"`
-	Again   bool            `json:"again,omitempty"`
-	Jobs    []Job           `json:"jobs,omitempty"`
-	More    bool            `json:"more,omitempty"`
-	Exit    *SyncExit       `json:"exit,omitempty"`
-	State   *State          `json:"state,omitempty"`
-	Extra   json.RawMessage `json:"extra,omitempty"` // for a later protocol
+	Number  uint64    `json:"n"`
+	Refused *Refused  `json:"refused,omitempty"`
+	Job     *Job      `json:"job,omitempty"`
+	Again   bool      `json:"again,omitempty"`
+	Jobs    []Job     `json:"jobs,omitempty"`
+	More    bool      `json:"more,omitempty"`
+	Exit    *SyncExit `json:"exit,omitempty"`
+	State   *State    `json:"state,omitempty"`
 }
 
 // SyncExit is how a sync worker ended; ExitCode -1 when a signal did it.

@@ -312,7 +312,7 @@ func (b *bed) says(id string, argv ...string) string {
 func (b *bed) boxed() []string {
 	b.t.Helper()
 	var names []string
-	dirs, err := filepath.Glob(filepath.Join(b.config.CgroupRoot, "batchwarden-jobs-*", "*", "cgroup.procs"))
+	dirs, err := filepath.Glob(filepath.Join(b.config.CgroupRoot, rootName(b.config.StateDir), "*", "cgroup.procs"))
 	if err != nil {
 		b.t.Fatal(err)
 	}

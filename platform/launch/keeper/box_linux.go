@@ -45,14 +45,19 @@ func openBoxes(cgroupRoot, stateDir string) *boxes {
 	b := &boxes{}
 	base, err := cgroupBase(cgroupRoot)
 	if err == nil {
-		sum := sha256.Sum256([]byte(filepath.Clean(stateDir)))
-		b.root = filepath.Join(base, "batchwarden-jobs-"+hex.EncodeToString(sum[:4]))
+		b.root = filepath.Join(base, rootName(stateDir))
 		err = b.try()
 	}
 	if err != nil {
 		b.root, b.why = "", "no cgroup v2 to use: "+err.Error()
 	}
 	return b
+}
+
+// rootName is the same for every launcher with that state directory, and for no other.
+func rootName(stateDir string) string {
+	sum := sha256.Sum256([]byte(filepath.Clean(stateDir)))
+	return "batchwarden-jobs-" + hex.EncodeToString(sum[:4])
 }
 
 // try makes the root and one box in it, and removes the box again.

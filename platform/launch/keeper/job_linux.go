@@ -205,10 +205,15 @@ func fork(b *box, stdio [3]*os.File, o *become.Order) (*child, error) {
 	return c, nil
 }
 
+// childEnv is for the child's Go runtime alone: it is over in a moment and needs no second processor.
+func childEnv() []string {
+	return []string{"GOMAXPROCS=1", "GODEBUG=containermaxprocs=0,updatemaxprocs=0", "GOTRACEBACK=none"}
+}
+
 // clone executes our own binary, also when another has taken its path meanwhile. The child leads a session, is in its
-// cgroup from its first instruction, and has no environment. It outlives us: it has no parent death signal.
+// cgroup from its first instruction, and has nothing of our environment. It outlives us: it has no parent death signal.
 func clone(b *box, files []*os.File) (*child, error) {
-	attr := &syscall.ProcAttr{Dir: "/", Env: []string{"GOMAXPROCS=1", "GOTRACEBACK=none"}, Sys: &syscall.SysProcAttr{Setsid: true}}
+	attr := &syscall.ProcAttr{Dir: "/", Env: childEnv(), Sys: &syscall.SysProcAttr{Setsid: true}}
 	for _, f := range files {
 		attr.Files = append(attr.Files, f.Fd())
 	}

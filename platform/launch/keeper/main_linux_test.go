@@ -126,6 +126,13 @@ func inside() int {
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.Env = append(os.Environ(), roleEnv+"=inside", cgroupEnv+"="+cgroup, limitsEnv+"="+string(limits))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+	if cgroup != "" { // whatever a test starts in whatever way is in there, and ends with it
+		at, err := os.Open(filepath.Join(cgroup, "self"))
+		if err != nil {
+			return fail(err)
+		}
+		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(at.Fd())
+	}
 	err = cmd.Run()
 	if cgroup != "" {
 		err = errors.Join(err, removeTestCgroup(cgroup))
@@ -145,7 +152,7 @@ func testCgroup() (string, error) {
 		return "", err
 	}
 	dir := filepath.Join(base, "batchwarden-test-"+strconv.Itoa(os.Getpid()))
-	return dir, os.Mkdir(dir, 0o755)
+	return dir, os.MkdirAll(filepath.Join(dir, "self"), 0o755)
 }
 
 // removeTestCgroup ends what tests that failed left running.

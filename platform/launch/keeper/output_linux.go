@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -25,7 +26,9 @@ const (
 // output is what one job writes, in files that are opened before it exists: nobody has to read along, and nobody's
 // end reaches the job.
 type output struct {
-	dir     string
+	dir string
+
+	mu      sync.Mutex // guards what the streams know: housekeeping and the job's end both trim
 	streams [2]*stream
 }
 
@@ -70,6 +73,8 @@ func (o *output) trim() error {
 	if o == nil {
 		return nil
 	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	var err error
 	for _, s := range o.streams {
 		err = errors.Join(err, s.trim())
