@@ -6,6 +6,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -94,13 +95,21 @@ func assemble(file, limitsFile string) (keeper.Config, error) {
 		CaptureMax:  c.Jobs.CaptureMax,
 		MaxRunning:  c.Jobs.MaxRunning,
 		JournalSync: c.Audit.Sync,
-		Log:         slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level(c.Log.Level)})),
+		Log:         slog.New(logHandler(c.Log)),
 	}, nil
 }
 
-func level(name string) (l slog.Level) {
-	if err := l.UnmarshalText([]byte(name)); err != nil {
-		return slog.LevelInfo
+// logHandler writes text to a terminal and JSON to everything else, unless the configuration says which.
+func logHandler(c config.Log) slog.Handler {
+	options := &slog.HandlerOptions{}
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.Level)); err == nil {
+		options.Level = level // else the default; the configuration was checked
 	}
-	return l
+	info, err := os.Stderr.Stat()
+	terminal := err == nil && info.Mode()&fs.ModeCharDevice != 0
+	if c.Format == "text" || c.Format != "json" && terminal {
+		return slog.NewTextHandler(os.Stderr, options)
+	}
+	return slog.NewJSONHandler(os.Stderr, options)
 }
