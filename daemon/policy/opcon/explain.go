@@ -75,11 +75,19 @@ func (e *explainer) subject() {
 	case len(u.roles) == 0:
 		e.t.Add(policy.OfSubject, "OC5", "users."+s.User, false, "user %q has no roles", s.User)
 	default:
-		for _, r := range u.roles {
+		for i, r := range u.roles {
+			if i == maxRoles {
+				e.t.Add(policy.OfSubject, "OC5", "users."+s.User+".roles", true, "user %q has %d more roles", s.User, len(u.roles)-i)
+				break
+			}
 			e.t.Add(policy.OfSubject, "OC5", "users."+s.User+".roles", true, "user %q has the role %q", s.User, r.name)
 		}
 	}
-	for _, name := range s.Roles {
+	for i, name := range s.Roles {
+		if i == maxRoles {
+			e.t.Add(policy.OfSubject, "OC5", "", true, "the request names %d more roles", len(s.Roles)-i)
+			break
+		}
 		if e.p.roles[name] == nil {
 			e.t.Add(policy.OfSubject, "OC16", "", false, "the request names the role %q, which the document does not know", name)
 			continue
@@ -99,9 +107,33 @@ func (e *explainer) held() []*role {
 	return held
 }
 
+// maxRoles is how many of a subject's roles are shown, so that the lines behind
+// them have their place.
+const maxRoles = 100
+
+// use says how much a role does for the request.
+func (e *explainer) use(r *role) int {
+	var h rights
+	h.add(r, &e.q, []byte(e.key), e.r.Object.Machine)
+	n := 0
+	for _, yes := range []bool{h.ocadm, h.keeper, h.granted, h.here} {
+		if yes {
+			n++
+		}
+	}
+	return n
+}
+
 func (e *explainer) grants() {
 	o := &e.r.Object
-	for _, r := range e.held() {
+	held := e.held()
+	if n := len(held) - maxRoles; n > 0 {
+		// What grants is shown first, so that it is among what is shown.
+		slices.SortStableFunc(held, func(a, b *role) int { return cmp.Compare(e.use(b), e.use(a)) })
+		held = held[:maxRoles]
+		defer e.t.Add(policy.OfGrant, "OC5", "", false, "%d more roles are not shown", n)
+	}
+	for _, r := range held {
 		place := "roles." + r.name
 		if r.ocadm {
 			e.t.Add(policy.OfGrant, "OC6", place, true, "%s is everything", Ocadm)

@@ -169,6 +169,26 @@ func answer(d policy.Decision) string {
 	return "deny " + d.Rule
 }
 
+// TestExplainManyRoles: however many there are, the trace has what decided.
+func TestExplainManyRoles(t *testing.T) {
+	roles, names := []string{`"last":{"batch_users":{"unix":["users/payroll"]}}`}, []string{}
+	for i := range 1500 {
+		roles = append(roles, fmt.Sprintf(`"r%d":{}`, i))
+		names = append(names, fmt.Sprintf("r%d", i))
+	}
+	list, _ := json.Marshal(append(names, "last"))
+	p := compile(t, `{"roles":{`+strings.Join(roles, ",")+`},"users":{"u":{"roles":`+string(list)+`}}}`)
+	_, trace := p.Explain(request(t, req("u", "launch", "unix", "users/payroll", "")))
+	for _, want := range []string{`role "last" grants`, "has 1401 more roles", "1401 more roles are not shown", "allowed by OC5"} {
+		if !strings.Contains(trace.String(), want) {
+			t.Errorf("no %q in the trace", want)
+		}
+	}
+	if trace.More > 0 {
+		t.Errorf("%d lines are missing", trace.More)
+	}
+}
+
 func TestInvalidRequests(t *testing.T) {
 	p := compile(t, `{"roles":{}}`)
 	for text, want := range map[string]string{

@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -162,12 +164,26 @@ func randomRequest(rnd *rand.Rand) policy.Request {
 	return r
 }
 
-// TestAgainstPlainEvaluator compares the compiled engine with the plain one
-// on random documents, and applies what Explain proposes for each denial.
-func TestAgainstPlainEvaluator(t *testing.T) {
-	rnd := rand.New(rand.NewPCG(1, 2))
+// soak returns how many random documents to try, and the dice: a fixed slice
+// in an ordinary run, a million requests of any seed in "make soak".
+func soak(t *testing.T, usual int) (documents int, rnd *rand.Rand) {
+	t.Helper()
+	if os.Getenv("BATCHWARDEN_SOAK") == "" {
+		return usual, rand.New(rand.NewPCG(1, 2))
+	}
+	seed, err := strconv.ParseUint(os.Getenv("BATCHWARDEN_SEED"), 10, 64)
+	if err != nil {
+		t.Fatalf("BATCHWARDEN_SEED: %v", err)
+	}
+	return 25_000, rand.New(rand.NewPCG(seed, seed))
+}
+
+// TestSoakAgainstPlainEvaluator compares the compiled engine with the plain
+// one on random documents, and applies what Explain proposes for each denial.
+func TestSoakAgainstPlainEvaluator(t *testing.T) {
+	documents, rnd := soak(t, 300)
 	allowed, fixed, unfixable := 0, 0, 0
-	for range 300 {
+	for range documents {
 		doc := randomDoc(rnd)
 		text, err := json.Marshal(doc)
 		if err != nil {
