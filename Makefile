@@ -14,7 +14,7 @@ PLATFORMS := linux/amd64 linux/s390x windows/amd64
 DEVSERVER := $(shell find vault/devserver -type f ! -name '*_test.go' 2>/dev/null)
 
 # The packages whose tests run a second time with the race detector, where there is a C compiler.
-RACE := ./daemon/... ./ipc/... ./vault/snapshot/... ./vault/sealed/... ./vault/refresh/... ./platform/launch/...
+RACE := ./daemon/audit ./daemon/broker ./daemon/config ./daemon/limits ./daemon/strict ./daemon/policy/... ./daemon/cmd/batchwarden ./ipc/... ./vault/snapshot/... ./vault/sealed/... ./vault/refresh/... ./platform/launch/...
 
 # The soak's own limits; see "make help".
 SOAK_TIME ?= 10m

@@ -20,8 +20,8 @@ platform/safefile      :
 platform/confine       :
 platform/service       :
 platform/memscan       :
-platform/localsock     : platform/lockmem
-platform/peer          : platform/localsock
+platform/localsock     :
+platform/peer          :
 platform/hostkey       : platform/lockmem platform/safefile
 platform/launch        : platform/account platform/localsock
 platform/launch/become : platform/account
