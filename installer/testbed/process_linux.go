@@ -101,8 +101,8 @@ func (p *Process) Signal(s syscall.Signal) error {
 	return nil
 }
 
-// Stop asks the process to end and waits for it. One that does not end within
-// ten seconds is killed, and that is an error.
+// Stop asks the process to end and waits for it. An end with another code than
+// 0 is an error; so is one that does not come within ten seconds and is forced.
 func (p *Process) Stop() error {
 	if p == nil || !p.Running() {
 		return nil
@@ -112,6 +112,9 @@ func (p *Process) Stop() error {
 	}
 	select {
 	case <-p.ended:
+		if !p.cmd.ProcessState.Success() {
+			return fmt.Errorf("%s was asked to end: %s\n%s", p.Name, p.Outcome(), p.LogTail(20))
+		}
 		return nil
 	case <-time.After(10 * time.Second):
 		p.Kill()

@@ -110,7 +110,7 @@ const (
 	Starting = "starting"
 	Running  = "running"
 	Exited   = "exited" // it ran; exit_code or signal tells how it ended
-	Failed   = "failed" // it was granted, but could not be started
+	Failed   = "failed" // it was granted, but could not be started; or it was stopped at its timeout
 	Lost     = "lost"   // it ran; how it ended cannot be known any more
 )
 

@@ -109,7 +109,7 @@ func (a *app) launch(ctx context.Context, c *client.Client, body wire.Launch, de
 	if again {
 		a.note("job %s was started before, by the same command; this is that job", job.ID)
 	}
-	if job.State == wire.Failed {
+	if job.State == wire.Failed && !ran(job) {
 		return a.ended(job)
 	}
 	if detach {
@@ -167,10 +167,13 @@ func (a *app) ended(job *wire.Job) error {
 	return &failure{code, errors.New(text)}
 }
 
+// ran tells a failed job that was stopped at its timeout from one that never began.
+func ran(job *wire.Job) bool { return job.Signal != "" || job.ExitCode != nil }
+
 // end is the exit code of a job that has ended, and what there is to say about it.
 func end(job *wire.Job) (code int, text string) {
 	switch {
-	case job.State == wire.Failed:
+	case job.State == wire.Failed && !ran(job):
 		return exitNotStarted, fmt.Sprintf("not started: job %s: %s: %s", job.ID, job.Code, or(job.Reason, "no reason is known"))
 	case job.State == wire.Lost:
 		return exitNo, fmt.Sprintf("job %s is lost: how it ended cannot be known: %s", job.ID, or(job.Reason, or(job.Code, "no reason is known")))
@@ -185,6 +188,8 @@ func end(job *wire.Job) (code int, text string) {
 		return exitSignal + signalNumber(job.Signal), text
 	case job.ExitCode == nil:
 		return exitNo, fmt.Sprintf("job %s is %s without an exit code", job.ID, job.State)
+	case job.State == wire.Failed: // stopped, and it took that well; a 0 must not look like success
+		return max(*job.ExitCode, exitNo), fmt.Sprintf("job %s failed: %s: %s", job.ID, job.Code, job.Reason)
 	}
 	return *job.ExitCode, ""
 }
