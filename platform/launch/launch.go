@@ -70,8 +70,11 @@ type Spec struct {
 	Note json.RawMessage `json:"note,omitempty"` // the daemon's own, at most MaxNote octets: journalled and given back
 }
 
+// MaxGrace is the longest that a job may take to end after a Signal with a grace.
+const MaxGrace = time.Hour
+
 // MaxNote bounds Spec.Note.
-const MaxNote = 16 << 10
+const MaxNote = 128 << 10
 
 // Job is what the launcher knows about one launch.
 type Job struct {

@@ -204,6 +204,16 @@ func (l *Launcher) Output(ctx context.Context, owner, id, stream string) (*os.Fi
 	return files[0], nil
 }
 
+// Signal sends a signal ("TERM") to every process of the job, and with a grace, of at most MaxGrace, KILL to those that
+// are left after it. A job that has ended is returned as it is.
+func (l *Launcher) Signal(ctx context.Context, owner, id, signal string, grace time.Duration) (Job, error) {
+	a, err := l.job(ctx, Request{Call: CallSignal, Owner: owner, ID: id, Signal: signal, Wait: grace})
+	if err != nil {
+		return Job{}, err
+	}
+	return *a.Job, nil
+}
+
 // Sync runs one sync worker, which reads stdin and writes stdout, both pipes, to its end. The error of a worker that
 // ran is a *SyncFailed. When ctx ends the worker is killed. The files stay the caller's.
 func (l *Launcher) Sync(ctx context.Context, stdin, stdout *os.File) error {

@@ -31,6 +31,7 @@ const (
 	CallJobs   = "jobs"   // Owner, After (serial) -> Jobs, More
 	CallEnded  = "ended"  // After (EndSeq), Wait -> Jobs
 	CallOutput = "output" // Owner, ID, Stream -> a descriptor
+	CallSignal = "signal" // Owner, ID, Signal, Wait (grace) -> Job
 	CallSync   = "sync"   // descriptors: the worker's stdin and stdout -> Exit
 	CallStatus = "status" // -> State
 	CallCancel = "cancel" // Number: the request that nobody waits for any more; not answered itself
@@ -44,6 +45,7 @@ type Request struct {
 	Owner  string        `json:"owner,omitempty"`
 	ID     string        `json:"id,omitempty"`
 	Stream string        `json:"stream,omitempty"`
+	Signal string        `json:"signal,omitempty"`
 	After  uint64        `json:"after,omitempty"`
 	Wait   time.Duration `json:"wait,omitempty"`
 }

@@ -35,6 +35,9 @@ func (k *keeper) call(ctx context.Context, r *launch.Request, files []*os.File) 
 	case launch.CallOutput:
 		give, err := k.output(r.Owner, r.ID, r.Stream)
 		return a, give, err
+	case launch.CallSignal:
+		job, err := k.signal(ctx, r.Owner, r.ID, r.Signal, r.Wait)
+		return launch.Answer{Job: &job}, nil, err
 	case launch.CallSync:
 		exit, err := k.sync(ctx, files[0], files[1])
 		return launch.Answer{Exit: exit}, nil, err

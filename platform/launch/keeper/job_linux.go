@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"sync"
 	"syscall"
 	"time"
 
@@ -52,6 +53,10 @@ type child struct {
 	// stopAt is when TERM is due, and killAt when KILL is; zero: never.
 	stopAt, killAt time.Time
 	timedOut       bool
+
+	// Guards reaped. As long as it is false the number pid, which names the session, is the child's.
+	mu     sync.Mutex
+	reaped bool
 }
 
 // basePath is PATH where the request does not set it.
@@ -306,6 +311,9 @@ func (c *child) reap() (status syscall.WaitStatus, usage syscall.Rusage, survivo
 	if c.wait(time.Now().Add(killPatience)) != nil {
 		return status, usage, survivors, false
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.reaped = true
 	for {
 		_, err := syscall.Wait4(c.pid, &status, 0, &usage)
 		if !errors.Is(err, unix.EINTR) {

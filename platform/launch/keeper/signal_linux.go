@@ -1,0 +1,54 @@
+package keeper
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"batchwarden/platform/launch"
+)
+
+// signal sends a signal to every process of a job, and KILL to those that are left after the grace, if there is one. A
+// job that is just being started gets it when it has become the command; one that has ended is left alone.
+func (k *keeper) signal(ctx context.Context, owner, id, name string, grace time.Duration) (launch.Job, error) {
+	sig := unix.SignalNum("SIG" + name)
+	if sig == 0 {
+		return launch.Job{}, &launch.Refused{Code: launch.CodeInvalid, Reason: fmt.Sprintf("there is no signal %q", name)}
+	}
+	if grace < 0 || grace > launch.MaxGrace {
+		return launch.Job{}, &launch.Refused{Code: launch.CodeInvalid, Reason: fmt.Sprintf("a grace of %v, at most %v is possible", grace, launch.MaxGrace)}
+	}
+	j, err := k.find(owner, id)
+	if err != nil {
+		return launch.Job{}, err
+	}
+	select {
+	case <-j.ready:
+	case <-ctx.Done():
+		return launch.Job{}, &launch.Refused{Code: launch.CodeUnavailable, Reason: "the job is still being started"}
+	}
+	k.mu.Lock()
+	c := j.child
+	k.mu.Unlock()
+	if c == nil || !c.living(func(b *box) { b.signal(sig) }) {
+		return k.snapshot(j), nil
+	}
+	if grace > 0 && sig != unix.SIGKILL {
+		time.AfterFunc(grace, func() { c.living((*box).stop) })
+	}
+	return k.snapshot(j), nil
+}
+
+// living calls f while the child has not been reaped, and reports whether it did: after that its number may be
+// somebody else's.
+func (c *child) living(f func(*box)) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.reaped {
+		return false
+	}
+	f(c.box)
+	return true
+}
