@@ -10,7 +10,7 @@ import (
 type Record struct {
 	Type     string   `json:"type,omitempty"` // connections and records only
 	Name     string   `json:"name"`
-	Services []string `json:"services,omitempty"` // its business services
+	Services []string `json:"services,omitzero"` // its business services; nil: not said
 }
 
 // An Object is what a request is about: every member of every action of the

@@ -229,9 +229,7 @@ func (p *reader) record(field string, typed bool) (r Record) {
 		case "name":
 			r.Name = p.text(field)
 		case "services":
-			if list := p.texts(field); len(list) > 0 {
-				r.Services = list
-			}
+			r.Services = p.texts(field) // an empty list says "none", which is not the same as saying nothing
 		case "type":
 			r.Type = p.text(field)
 		}

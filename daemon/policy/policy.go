@@ -156,6 +156,25 @@ type Model interface {
 	// launch or a retrieve: it sets the action and all that the daemon
 	// knows. The error is an *InvalidError: r says something else.
 	FillLaunch(r *Request, h Host, b BatchUser) error
+	// FillControl makes r the question whether its subject may do c with a
+	// job: it sets the action and all that the daemon knows of the
+	// job. The error is an *InvalidError: r says something else.
+	FillControl(r *Request, c Control, j Job) error
+}
+
+// A Control is what somebody wants with a job that was launched.
+type Control int
+
+const (
+	Signal Control = iota // end it, or send it a signal
+	Output                // read what it has written
+)
+
+// A Job is what the daemon knows about a job that was launched.
+type Job struct {
+	Host      Host
+	BatchUser BatchUser // as it was at the launch
+	Name      string    // of the object that the launch named (automic)
 }
 
 // An InvalidError says which member of a request is at fault and why.

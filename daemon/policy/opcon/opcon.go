@@ -70,6 +70,12 @@ func (Model) FillLaunch(r *policy.Request, h policy.Host, b policy.BatchUser) er
 	return nil
 }
 
+// FillControl asks for the grant of the batch user that the job runs as: the
+// model has no right of its own for what is done with a job (OC5, OC8).
+func (m Model) FillControl(r *policy.Request, _ policy.Control, j policy.Job) error {
+	return m.FillLaunch(r, j.Host, j.BatchUser)
+}
+
 // A Policy is one document that was found sound, ready to decide.
 type Policy struct {
 	roles map[string]*role
