@@ -10,6 +10,8 @@ const (
 	Authorize   = "authorize"      // a question, nothing was done
 	Retrieve    = "retrieve"       // may the password be handed out? written before it is
 	Delivered   = "retrieve.ended" // it was handed out, or could not be
+	Signal      = "signal"         // may this job be sent a signal? written before it is
+	Output      = "output"         // may this job's output be read for that subject?
 	Synced      = "sync"           // something changed in what this machine is entitled to
 	PolicyState = "policy"         // a document came into force, or was refused
 )

@@ -32,6 +32,7 @@ type Launcher interface {
 	Jobs(ctx context.Context, owner string) ([]launch.Job, error)
 	Ended(ctx context.Context, after uint64) ([]launch.Job, error)
 	Output(ctx context.Context, owner, id, stream string) (*os.File, error)
+	Signal(ctx context.Context, owner, id, signal string, grace time.Duration) (launch.Job, error)
 	Status() launch.Status
 }
 

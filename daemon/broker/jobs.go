@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"os"
 	"slices"
 	"time"
 
@@ -20,6 +19,9 @@ type note struct {
 	Realm             string            `json:"realm"`
 	Subject           wire.Subject      `json:"subject"`
 	BatchUser         string            `json:"batch_user"`
+	RealmName         string            `json:"realm_name"` // what the realm called the batch user
+	Platform          string            `json:"platform"`
+	ObjectName        string            `json:"object_name,omitempty"` // of the controller's object, where the launch named one
 	Labels            map[string]string `json:"labels,omitempty"`
 	CredentialVersion int64             `json:"credential_version"`
 	DecisionID        string            `json:"decision_id"`
@@ -121,23 +123,6 @@ func (b *Broker) Jobs(ctx context.Context, p peer.Peer) (wire.Jobs, error) {
 		list.Jobs = append(list.Jobs, jobOf(&jobs[i]))
 	}
 	return list, nil
-}
-
-// Output opens what one of the caller's own jobs has written so far. The
-// caller closes the file. Operators read no output: it is the client's data.
-func (b *Broker) Output(ctx context.Context, p peer.Peer, id, stream string) (*os.File, error) {
-	c := b.callers.identify(p)
-	if refusal := c.known(); refusal != nil {
-		return nil, refusal
-	}
-	if c.client == nil {
-		return nil, wire.NewProblem(wire.CallerForbidden, "operators do not read output without a client entry")
-	}
-	file, err := b.Launcher.Output(ctx, c.client.Name, id, stream)
-	if err != nil {
-		return nil, b.problemOf(err)
-	}
-	return file, nil
 }
 
 // problemOf turns what the launcher answered into a problem document.

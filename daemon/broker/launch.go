@@ -62,6 +62,7 @@ func (b *Broker) start(ctx context.Context, g granted, conn *net.UnixConn, spec 
 	spec.Account, spec.Group = u.BatchUser.Username, u.BatchUser.Group
 	spec.Note = note{
 		Realm: body.Realm, Subject: body.Subject, BatchUser: u.Name, Labels: body.Labels,
+		RealmName: u.RealmName, Platform: u.BatchUser.Platform, ObjectName: g.grant.Request().Object.Name,
 		CredentialVersion: u.Version, DecisionID: g.decisionID,
 		CommandSHA256: argvSum(spec.Argv), Withheld: g.answer.decision.Withheld,
 	}.marshal()

@@ -31,7 +31,8 @@ type ask struct {
 	object    json.RawMessage
 	batchUser string
 	use       use
-	anyone    bool // an operator has it explained: the client entry's bounds do not apply
+	control   *control // what is wanted with a job that runs already; nil for everything else
+	anyone    bool     // an operator has it explained: the client entry's bounds do not apply
 	explain   bool
 }
 
@@ -82,7 +83,13 @@ func (b *Broker) decide(c *caller, q ask, record *audit.Record) (a answer) {
 			return a
 		}
 	}
-	if request.Action == "launch" {
+	switch {
+	case q.control != nil:
+		if a.refusal = b.fillControl(q, &request); a.refusal != nil {
+			return a
+		}
+		record.Action = request.Action
+	case request.Action == "launch":
 		if a.user, a.refusal = b.fill(c, v, q, &request); a.refusal != nil {
 			return a
 		}

@@ -14,7 +14,7 @@ import (
 )
 
 // features names what whoami promises beyond the API's version.
-var features = []string{"authorize", "explain", "jobs.capture", "jobs.null", "retrieve", "sync"}
+var features = []string{"authorize", "explain", "jobs.capture", "jobs.null", "jobs.signal", "retrieve", "sync"}
 
 // Whoami tells a caller what the kernel attested and what the configuration
 // makes of it. It is for everybody: whoever is refused has to be able to see why.

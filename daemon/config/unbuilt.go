@@ -9,7 +9,7 @@ import "fmt"
 // every value that is not empty.
 var unbuilt = []struct{ setting, value, instead string }{
 	{"systemd_socket", "", "leave it empty"},
-	{"metrics.textfile", "", "leave it empty and read GET /metrics"},
+	{"metrics.textfile", "", "leave it empty"},
 	{"local_vault.key", "credential", "use keyfile:PATH"},
 	{"local_vault.key", "tpm2", "use keyfile:PATH"},
 	{"local_vault.key", "dpapi", "use keyfile:PATH"},
@@ -17,14 +17,11 @@ var unbuilt = []struct{ setting, value, instead string }{
 	{"vault.auth.method", AuthJWT, "use approle or token_file"},
 	{"vault.auth.secret_id_wrapped", "true", "write an unwrapped secret_id into secret_id_file"},
 	{"sync.sources", "", "leave it empty"},
-	{"realms.*.model", "automic", "use opcon"},
-	{"realms.*.model", "stonebranch", "use opcon"},
 	{"clients[].match.exe", "", "match by user or group"},
 	{"clients[].match.sha256", "", "match by user or group"},
 	{"clients[].match.unit", "", "match by user or group"},
 	{"clients[].match.credential_unit", "", "match by user or group"},
 	{"clients[].pam", "", "leave it empty"},
-	{"clients[].subject_required", "true", "remove it"},
 }
 
 // idle lists what the contract has and this version does not act on although it reads it: it bounds how much a client

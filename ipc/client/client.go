@@ -174,10 +174,42 @@ const (
 	Stderr = "stderr"
 )
 
-// Output copies what a job has written to a stream so far, from offset on, and returns how many octets that were, also
-// with an error: the next call goes on at offset plus that.
-func (c *Client) Output(ctx context.Context, id, stream string, offset int64, to io.Writer) (int64, error) {
-	path := "/v1/jobs/" + url.PathEscape(id) + "/output/" + url.PathEscape(stream) + "?offset=" + strconv.FormatInt(offset, 10)
+// Signal sends a signal to all of a job, and returns the job as it was then.
+func (c *Client) Signal(ctx context.Context, id string, body wire.Signal) (*wire.Job, error) {
+	return post[wire.Job](ctx, c, "/v1/jobs/"+url.PathEscape(id)+"/signal", body)
+}
+
+// Reading says which part of a job's output is wanted, and for whom where the client entry wants that said. The zero
+// value is all of it for the client itself.
+type Reading struct {
+	Offset  int64
+	Subject wire.Subject
+	Object  json.RawMessage
+}
+
+func (r Reading) query() (string, error) {
+	q := url.Values{"offset": {strconv.FormatInt(r.Offset, 10)}}
+	if !r.Subject.IsZero() {
+		text, err := json.Marshal(r.Subject)
+		if err != nil {
+			return "", err
+		}
+		q.Set("subject", string(text))
+	}
+	if len(r.Object) > 0 {
+		q.Set("object", string(r.Object))
+	}
+	return q.Encode(), nil
+}
+
+// Output copies what a job has written to a stream so far, and returns how many octets that were, also with an error:
+// the next call goes on at the offset plus that.
+func (c *Client) Output(ctx context.Context, id, stream string, r Reading, to io.Writer) (int64, error) {
+	query, err := r.query()
+	if err != nil {
+		return 0, err
+	}
+	path := "/v1/jobs/" + url.PathEscape(id) + "/output/" + url.PathEscape(stream) + "?" + query
 	resp, err := c.send(ctx, http.MethodGet, path, nil)
 	if err != nil {
 		return 0, err

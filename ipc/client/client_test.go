@@ -191,7 +191,7 @@ func TestProblem(t *testing.T) {
 	for name, call := range map[string]func() error{
 		"status":   func() error { _, err := c.Status(t.Context()); return err },
 		"launch":   func() error { _, _, err := c.Launch(t.Context(), wire.Launch{}); return err },
-		"output":   func() error { _, err := c.Output(t.Context(), "1", Stdout, 0, io.Discard); return err },
+		"output":   func() error { _, err := c.Output(t.Context(), "1", Stdout, Reading{}, io.Discard); return err },
 		"health":   func() error { _, err := c.Health(t.Context()); return err },
 		"retrieve": func() error { _, err := c.Retrieve(t.Context(), "n", wire.Retrieve{}, io.Discard); return err },
 	} {
@@ -222,7 +222,7 @@ func TestOutput(t *testing.T) {
 		_, _ = io.WriteString(w, content[5:])
 	})
 	var got strings.Builder
-	n, err := c.Output(t.Context(), "1", Stderr, 5, &got)
+	n, err := c.Output(t.Context(), "1", Stderr, Reading{Offset: 5}, &got)
 	if err != nil || n != int64(len(content)-5) || got.String() != content[5:] {
 		t.Errorf("got %d octets, %v; want %d", n, err, len(content)-5)
 	}
@@ -232,12 +232,12 @@ func TestOutput(t *testing.T) {
 func TestOutputCut(t *testing.T) {
 	c := raw(t, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabcd")
 	var got strings.Builder
-	n, err := c.Output(t.Context(), "1", Stdout, 0, &got)
+	n, err := c.Output(t.Context(), "1", Stdout, Reading{}, &got)
 	if n != 4 || got.String() != "abcd" || !errors.Is(err, ErrUnreachable) {
 		t.Errorf("got %d, %q, %v; want four octets and ErrUnreachable", n, &got, err)
 	}
 	c = raw(t, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nabcd")
-	if _, err := c.Output(t.Context(), "1", Stdout, 0, full{}); !errors.Is(err, errFull) || errors.Is(err, ErrUnreachable) {
+	if _, err := c.Output(t.Context(), "1", Stdout, Reading{}, full{}); !errors.Is(err, errFull) || errors.Is(err, ErrUnreachable) {
 		t.Errorf("got %v, want the writer's error", err)
 	}
 }

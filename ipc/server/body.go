@@ -24,7 +24,18 @@ func (c *call) read(v any) error {
 	if err := timing.SetReadDeadline(time.Now().Add(bodyTime)); err != nil {
 		return fmt.Errorf("deadline: %w", err)
 	}
-	d := json.NewDecoder(c.r.Body)
+	if err := parse(c.r.Body, v); err != nil {
+		return err
+	}
+	if err := timing.SetReadDeadline(time.Time{}); err != nil {
+		return fmt.Errorf("deadline: %w", err)
+	}
+	return nil
+}
+
+// parse reads one JSON object, no unknown member, nothing after it.
+func parse(from io.Reader, v any) *wire.Problem {
+	d := json.NewDecoder(from)
 	d.DisallowUnknownFields()
 	if err := d.Decode(v); err != nil {
 		return badBody(err)
@@ -34,9 +45,6 @@ func (c *call) read(v any) error {
 			return badBody(err)
 		}
 		return wire.Invalid("", "something follows the JSON object")
-	}
-	if err := timing.SetReadDeadline(time.Time{}); err != nil {
-		return fmt.Errorf("deadline: %w", err)
 	}
 	return nil
 }

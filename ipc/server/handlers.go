@@ -83,6 +83,14 @@ func (s *Server) job(c *call) error {
 	return c.reply(s.broker.Job(c.r.Context(), c.peer, c.r.PathValue("id"), wait))
 }
 
+func (s *Server) signal(c *call) error {
+	var body wire.Signal
+	if err := c.read(&body); err != nil {
+		return err
+	}
+	return c.reply(s.broker.Signal(c.r.Context(), c.peer, c.r.PathValue("id"), &body))
+}
+
 func (s *Server) sync(c *call) error {
 	return c.reply(s.broker.Sync(c.r.Context(), c.peer))
 }

@@ -36,7 +36,7 @@ func openapi(t *testing.T) (d document) {
 // described are the types of package wire that the API is made of, by the
 // name of their schema.
 var described = map[string]any{
-	"Subject": wire.Subject{}, "Authorize": wire.Authorize{}, "Decision": wire.Decision{}, "Retrieve": wire.Retrieve{},
+	"Subject": wire.Subject{}, "Authorize": wire.Authorize{}, "Decision": wire.Decision{}, "Retrieve": wire.Retrieve{}, "Signal": wire.Signal{},
 	"Launch": wire.Launch{}, "Unix": wire.Unix{}, "Job": wire.Job{}, "Rusage": wire.Rusage{}, "Jobs": wire.Jobs{},
 	"BatchUser": wire.BatchUser{}, "BatchUsers": wire.BatchUsers{}, "Health": wire.Health{}, "Finding": wire.Finding{},
 	"Whoami": wire.Whoami{}, "Peer": wire.Peer{}, "Status": wire.Status{}, "Sync": wire.Sync{}, "BatchUserCount": wire.BatchUserCount{},

@@ -1,11 +1,13 @@
 package server
 
 import (
+	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"batchwarden/ipc/wire"
@@ -33,7 +35,11 @@ func (s *Server) output(c *call) error {
 	if err != nil {
 		return err
 	}
-	file, err := s.broker.Output(c.r.Context(), c.peer, id, stream)
+	subject, object, err := c.subject()
+	if err != nil {
+		return err
+	}
+	file, err := s.broker.Output(c.r.Context(), c.peer, id, stream, subject, object)
 	if err != nil {
 		return err
 	}
@@ -68,6 +74,22 @@ func (c *call) span() (part span, tail int64, err error) {
 	}
 	part.follow, err = c.flag("follow")
 	return part, tail, err
+}
+
+// subject reads for whom the output is asked: query members that hold JSON.
+func (c *call) subject() (subject wire.Subject, object json.RawMessage, err error) {
+	query := c.r.URL.Query()
+	if text := query.Get("subject"); text != "" {
+		if err := parse(strings.NewReader(text), &subject); err != nil {
+			return subject, nil, wire.Invalid("subject", "the query member subject is not a JSON subject: "+err.Detail)
+		}
+	}
+	if text := query.Get("object"); text != "" {
+		if object = json.RawMessage(text); !json.Valid(object) {
+			return subject, nil, wire.Invalid("object", "the query member object is not JSON")
+		}
+	}
+	return subject, object, nil
 }
 
 // stream sends the part. A followed file is read once more after the job was

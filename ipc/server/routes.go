@@ -28,13 +28,14 @@ var table = []route{
 	{"GET /v1/jobs", 0, (*Server).jobs},
 	{"GET /v1/jobs/{id}", 0, (*Server).job},
 	{"GET /v1/jobs/{id}/output/{stream}", 0, (*Server).output},
+	{"POST /v1/jobs/{id}/signal", wire.MaxSmall, (*Server).signal},
 	{"POST /v1/sync", wire.MaxSmall, (*Server).sync},
 }
 
 // later are the calls of the contract that this version does not have. They
 // say so, instead of not existing.
 var later = []string{
-	"POST /v1/batch-users/{name}/report", "POST /v1/jobs/{id}/signal", "DELETE /v1/jobs/{id}", "GET /v1/events",
+	"POST /v1/batch-users/{name}/report", "DELETE /v1/jobs/{id}", "GET /v1/events",
 	"POST /v1/reload", "POST /v1/suspend", "POST /v1/resume", "GET /metrics",
 }
 

@@ -5,6 +5,7 @@ package server
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"net"
@@ -42,7 +43,8 @@ type Broker interface {
 	Launch(ctx context.Context, p peer.Peer, conn *net.UnixConn, body *wire.Launch) (job wire.Job, again bool, err error)
 	Job(ctx context.Context, p peer.Peer, id string, wait time.Duration) (wire.Job, error)
 	Jobs(context.Context, peer.Peer) (wire.Jobs, error)
-	Output(ctx context.Context, p peer.Peer, id, stream string) (*os.File, error)
+	Output(ctx context.Context, p peer.Peer, id, stream string, subject wire.Subject, object json.RawMessage) (*os.File, error)
+	Signal(ctx context.Context, p peer.Peer, id string, body *wire.Signal) (wire.Job, error)
 	Sync(context.Context, peer.Peer) (wire.Sync, error)
 }
 

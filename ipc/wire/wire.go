@@ -30,6 +30,9 @@ type Subject struct {
 	By    string   `json:"by,omitempty"`
 }
 
+// IsZero reports that nobody is named.
+func (s Subject) IsZero() bool { return s.User == "" && len(s.Roles) == 0 && s.By == "" }
+
 // Authorize is the body of POST /v1/authorize. Action defaults to "launch".
 // With BatchUser set the question is the one that a launch as that batch user
 // would ask: the daemon fills in what it knows better than the caller.
@@ -103,6 +106,15 @@ type Unix struct {
 	Umask  string            `json:"umask,omitempty"` // octal
 	Nice   int               `json:"nice,omitempty"`
 	Limits map[string]uint64 `json:"limits,omitempty"`
+}
+
+// Signal is the body of POST /v1/jobs/{id}/signal. Subject and Object are for
+// clients whose entry says subject_required.
+type Signal struct {
+	Signal  string          `json:"signal"`         // TERM, KILL, HUP …
+	Grace   Duration        `json:"grace,omitzero"` // KILL for those that are left after it
+	Subject Subject         `json:"subject,omitzero"`
+	Object  json.RawMessage `json:"object,omitempty"`
 }
 
 // States of a job.

@@ -19,15 +19,15 @@ const (
 
 // stream is one of a job's outputs, and how much of it was copied.
 type stream struct {
-	name   string
-	to     io.Writer
-	offset int64
+	name string
+	to   io.Writer
+	from client.Reading // what comes next, and for whom
 }
 
 // copy copies what is new and says how much that was.
 func (s *stream) copy(ctx context.Context, c *client.Client, id string) (int64, error) {
-	n, err := c.Output(ctx, id, s.name, s.offset, s.to)
-	s.offset += n
+	n, err := c.Output(ctx, id, s.name, s.from, s.to)
+	s.from.Offset += n
 	return n, err
 }
 

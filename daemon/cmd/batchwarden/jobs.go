@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"strconv"
 	"strings"
@@ -132,7 +133,42 @@ func (a *app) jobText(j *wire.Job) string {
 	return p.String()
 }
 
+// named is the subject of what is done with a job: nobody unless a flag names somebody.
+func (q *question) named() (subject wire.Subject, object json.RawMessage, err error) {
+	object, err = q.object()
+	return wire.Subject{User: q.subject, Roles: q.roles, By: q.by}, object, err
+}
+
+func (a *app) signalCommand() *cobra.Command {
+	var q question
+	var grace time.Duration
+	cmd := &cobra.Command{
+		Use:   "signal ID [SIGNAL]",
+		Short: "Send a signal (TERM) to every process of a job",
+		Args:  cobra.RangeArgs(1, 2),
+		RunE: a.ask(func(ctx context.Context, c *client.Client, args []string) error {
+			subject, object, err := q.named()
+			if err != nil {
+				return err
+			}
+			body := wire.Signal{Signal: "TERM", Grace: wire.Duration(grace), Subject: subject, Object: object}
+			if len(args) > 1 {
+				body.Signal = strings.TrimPrefix(args[1], "SIG")
+			}
+			job, err := c.Signal(ctx, args[0], body)
+			if err != nil {
+				return err
+			}
+			return a.show(job, fmt.Sprintf("%s sent to job %s, which was %s.\n", body.Signal, cell(job.ID), job.State))
+		}),
+	}
+	cmd.Flags().DurationVar(&grace, "grace", 0, "KILL for those that are left after this time")
+	q.subjectFlags(cmd)
+	return cmd
+}
+
 func (a *app) outputCommand() *cobra.Command {
+	var q question
 	var fromStderr, follow bool
 	cmd := &cobra.Command{
 		Use:   "output ID",
@@ -143,15 +179,20 @@ func (a *app) outputCommand() *cobra.Command {
 			if fromStderr {
 				s.name = client.Stderr
 			}
+			var err error
+			if s.from.Subject, s.from.Object, err = q.named(); err != nil {
+				return err
+			}
 			// The first look tells whether there is such a job.
 			if _, err := s.copy(ctx, c, id); err != nil || !follow {
 				return err
 			}
-			_, err := a.follow(ctx, c, id, []*stream{s})
+			_, err = a.follow(ctx, c, id, []*stream{s})
 			return err
 		}),
 	}
 	cmd.Flags().BoolVar(&fromStderr, "stderr", false, "the job's stderr instead of its stdout")
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on until the job has ended")
+	q.subjectFlags(cmd)
 	return cmd
 }

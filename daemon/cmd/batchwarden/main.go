@@ -92,7 +92,7 @@ Exit codes: 0 yes; 1 no (denied, unhealthy); 64 usage; 69 the service does not a
 		a.statusCommand(), a.whoamiCommand(), a.syncCommand(),
 		a.runCommand(), a.authorizeCommand(), a.explainCommand(),
 		a.batchUsersCommand(), a.retrieveCommand(),
-		a.jobsCommand(), a.outputCommand(),
+		a.jobsCommand(), a.outputCommand(), a.signalCommand(),
 		a.configCommand(), a.policyCommand(), a.versionCommand(),
 	)
 	return root

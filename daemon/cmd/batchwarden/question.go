@@ -23,8 +23,13 @@ type question struct {
 }
 
 func (q *question) flags(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&q.realm, "realm", "", "the controller's world that is asked about, as configured under realms (required)")
+	q.subjectFlags(cmd)
+}
+
+// subjectFlags are those that what is done with a job has in common with the rest.
+func (q *question) subjectFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringVar(&q.realm, "realm", "", "the controller's world that is asked about, as configured under realms (required)")
 	f.StringVar(&q.subject, "subject", "", "the controller's user on whose behalf this is (default: your own user name)")
 	f.StringArrayVar(&q.roles, "subject-role", nil, "a role that the subject has; may be given again")
 	f.StringVar(&q.by, "by", "", "who acts for the subject")

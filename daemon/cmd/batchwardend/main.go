@@ -11,7 +11,9 @@ import (
 	"batchwarden/daemon"
 	"batchwarden/daemon/config"
 	"batchwarden/daemon/policy"
+	"batchwarden/daemon/policy/automic"
 	"batchwarden/daemon/policy/opcon"
+	"batchwarden/daemon/policy/stonebranch"
 	"batchwarden/daemon/version"
 	"batchwarden/platform/service"
 )
@@ -25,7 +27,9 @@ const (
 
 // models are the policy models that this version decides by.
 var models = map[string]policy.Model{
-	"opcon": opcon.Model{},
+	"automic":     automic.Model{},
+	"opcon":       opcon.Model{},
+	"stonebranch": stonebranch.Model{},
 }
 
 func main() {
