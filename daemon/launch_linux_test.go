@@ -1,10 +1,12 @@
 package daemon_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -199,7 +201,11 @@ func TestAuditBeforeAct(t *testing.T) {
 	})
 	t.Run("no audit, no launch, no password", func(t *testing.T) {
 		b := testbed.New(t, testbed.Options{})
-		reconfigure(t, b, func(yaml string) string { return replaceLine(yaml, "audit:", "audit: {file: /dev/full}") })
+		disk := fullDisk(t, b)
+		reconfigure(t, b, func(yaml string) string { return replaceLine(yaml, "audit:", "audit: {file: "+disk+"/audit.jsonl}") })
+		if a := call(t, b, testbed.Root, "GET", "/v1/health", nil); a.Status != 503 {
+			t.Errorf("health: %d %s", a.Status, a.Body)
+		}
 		a := call(t, b, b.Accounts.LSAM, "POST", "/v1/jobs", body(map[string]any{"id": "unaudited", "command": []string{"/bin/sh", "-c", "touch $HOME/unaudited"}}))
 		want(t, a, 503, wire.AuditUnavailable)
 		want(t, call(t, b, b.Accounts.LSAM, "GET", "/v1/jobs/unaudited", nil), 404, wire.JobUnknown)
@@ -209,6 +215,31 @@ func TestAuditBeforeAct(t *testing.T) {
 		a = call(t, b, b.Accounts.LSAM, "POST", "/v1/batch-users/payroll/retrieve", map[string]any{"realm": "opcon", "subject": map[string]any{"user": testbed.User}})
 		want(t, a, 503, wire.AuditUnavailable)
 	})
+}
+
+// fullDisk mounts a file system that has no room left, in the tests' own mount
+// namespace.
+func fullDisk(t *testing.T, b *testbed.Bed) string {
+	t.Helper()
+	dir := filepath.Join(b.State, "full")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if r := b.Command(testbed.Root, "mount", "-t", "tmpfs", "-o", "size=16k,mode=777", "none", dir); r.Code != 0 {
+		t.Fatal(r.Err)
+	}
+	t.Cleanup(func() {
+		if err := b.Daemon.Stop(); err != nil {
+			t.Error(err)
+		}
+		if r := b.Command(testbed.Root, "umount", dir); r.Code != 0 {
+			t.Error(r.Err)
+		}
+	})
+	if err := os.WriteFile(filepath.Join(dir, "filler"), make([]byte, 1<<20), 0o644); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("the disk does not fill: %v", err)
+	}
+	return dir
 }
 
 // reconfigure stops the daemon, changes its configuration and starts it again;
