@@ -177,6 +177,9 @@ func question(r *policy.Request, step int, b []byte) (q query, v verdict, more b
 		_, q.name = put(b, trimFolder(o.Folder))
 		return q, verdict{}, step < 1
 	}
+	if step > 0 {
+		return q, verdict{}, false
+	}
 	q.right, _ = rightsOf(r.Action)
 	if q.kind = kindOf(o.Type); q.kind == noKind {
 		return q, verdict{"AU6", "there is no such type"}, false
@@ -192,7 +195,7 @@ func question(r *policy.Request, step int, b []byte) (q query, v verdict, more b
 	b, q.loginDst = put(b, o.LoginDst)
 	b, q.fileSrc, q.srcWindows = putFile(b, o.FileSrc)
 	_, q.fileDst, q.dstWindows = putFile(b, o.FileDst)
-	return q, verdict{}, step < 1
+	return q, verdict{}, true
 }
 
 // put appends s to b as rows compare it and returns that part.

@@ -106,6 +106,9 @@ func match(pattern string, text []byte) bool {
 		switch {
 		case p < len(pattern) && pattern[p] == '*':
 			p++
+			if tail := pattern[p:]; strings.IndexByte(tail, '*') < 0 && strings.IndexByte(tail, '?') < 0 {
+				return len(text)-t >= len(tail) && string(text[len(text)-len(tail):]) == tail
+			}
 			star, mark = p, t
 		case p < len(pattern) && pattern[p] == '?':
 			p++
@@ -141,18 +144,20 @@ func upper(s string) string {
 
 // upperTo appends s in upper case.
 func upperTo(b []byte, s string) []byte {
-	for i := 0; i < len(s); i++ {
-		c := s[i]
+	n := len(b)
+	b = append(b, s...)
+	for i := n; i < len(b); i++ {
+		c := b[i]
 		if c >= utf8.RuneSelf {
-			for _, r := range s[i:] {
+			b = b[:i]
+			for _, r := range s[i-n:] {
 				b = utf8.AppendRune(b, unicode.ToUpper(r))
 			}
 			return b
 		}
 		if c >= 'a' && c <= 'z' {
-			c -= 'a' - 'A'
+			b[i] = c - ('a' - 'A')
 		}
-		b = append(b, c)
 	}
 	return b
 }

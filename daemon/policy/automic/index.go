@@ -10,19 +10,21 @@ import (
 )
 
 // An index finds the rows that may match. Each row lies under the column that
-// the fewest rows share: its name when that is exact or has a literal
-// beginning or end, else its host or login when that is exact, else in rest.
-// Rows that cover folders lie in folders as well, whose paths compare
-// differently.
+// the fewest rows share, name, host or login, where that is exact or has a
+// literal beginning or end; else in rest. Rows that cover folders lie in
+// folders as well, whose paths compare differently.
 type index struct {
-	order               []uint32 // places in rows; a bucket is a part of it
-	names               table    // exact
-	prefixes, suffixes  table
-	prefixLengths       []int // ascending
-	suffixLengths       []int
-	hosts, logins       table
-	allHosts, allLogins span // all buckets of hosts and of logins, for objects without one (AU16)
-	rest, folders       []uint32
+	order             []uint32 // places in rows; a bucket is a part of it
+	name, host, login column
+	rest, folders     []uint32
+	few               []uint32 // all but folders, where they are so few that to go over them is faster than to look one up
+}
+
+// A column has a table for exact texts, one for beginnings and one for ends.
+type column struct {
+	exact, prefixes, suffixes    table
+	prefixLengths, suffixLengths []int // ascending
+	all                          span  // all buckets, for objects without the attribute (AU16)
 }
 
 type span struct{ start, end uint32 }
@@ -85,38 +87,54 @@ func backward(text []byte) uint64 {
 
 // find reports whether the rows of the index have all that is needed.
 func (x *index) find(s *search) bool {
-	q := s.q
-	if q.kind == folder {
+	switch q := s.q; {
+	case q.kind == folder:
 		return s.try(x.folders)
+	case x.few != nil:
+		return s.scan(x.few)
+	default:
+		return s.column(x, &x.name, q.name) || s.attribute(x, &x.host, q.host) || s.attribute(x, &x.login, q.login) || s.try(x.rest)
 	}
-	if x.names.slots != nil && s.look(x, &x.names, forward(q.name)) {
+}
+
+// attribute looks in all buckets for an object without the attribute (AU16).
+func (s *search) attribute(x *index, c *column, text []byte) bool {
+	if len(text) == 0 {
+		return s.scan(x.order[c.all.start:c.all.end])
+	}
+	return s.column(x, c, text)
+}
+
+// column looks in the buckets that text can lie in.
+func (s *search) column(x *index, c *column, text []byte) bool {
+	if c.exact.slots != nil && s.look(x, &c.exact, forward(text)) {
 		return true
 	}
 	hash, at := seed, 0
-	for _, n := range x.prefixLengths {
-		if n > len(q.name) {
+	for _, n := range c.prefixLengths {
+		if n > len(text) {
 			break
 		}
 		for ; at < n; at++ {
-			hash = grow(hash, q.name[at])
+			hash = grow(hash, text[at])
 		}
-		if s.look(x, &x.prefixes, hash) {
+		if s.look(x, &c.prefixes, hash) {
 			return true
 		}
 	}
 	hash, at = seed, 0
-	for _, n := range x.suffixLengths {
-		if n > len(q.name) {
+	for _, n := range c.suffixLengths {
+		if n > len(text) {
 			break
 		}
 		for ; at < n; at++ {
-			hash = grow(hash, q.name[len(q.name)-1-at])
+			hash = grow(hash, text[len(text)-1-at])
 		}
-		if s.look(x, &x.suffixes, hash) {
+		if s.look(x, &c.suffixes, hash) {
 			return true
 		}
 	}
-	return s.attribute(x, &x.hosts, q.host, x.allHosts) || s.attribute(x, &x.logins, q.login, x.allLogins) || s.try(x.rest)
+	return false
 }
 
 func (s *search) look(x *index, t *table, hash uint64) bool {
@@ -124,16 +142,8 @@ func (s *search) look(x *index, t *table, hash uint64) bool {
 	return ok && s.try(x.order[at.start:at.end])
 }
 
-// attribute looks in all buckets for an object without the attribute (AU16).
-func (s *search) attribute(x *index, t *table, text []byte, all span) bool {
-	if t.slots == nil {
-		return false
-	}
-	if len(text) == 0 {
-		return s.scan(x.order[all.start:all.end])
-	}
-	return s.look(x, t, forward(text))
-}
+// atMostFew is how many rows are gone over rather than looked up.
+const atMostFew = 8
 
 // enough is how many rows may share a name before a host or login is preferred.
 const enough = 16
@@ -147,14 +157,17 @@ func literal(element string) (prefix, suffix string, exact bool) {
 	return element[:first], element[strings.LastIndexAny(element, "*?")+1:], false
 }
 
-// The tables of an index.
+// The columns of an index, and the tables of a column.
 const (
-	inNames = iota
-	inPrefixes
-	inSuffixes
-	inHosts
-	inLogins
-	tables
+	inName = iota
+	inHost
+	inLogin
+	columns
+
+	exactly   = 0
+	beginning = 1
+	ending    = 2
+	tables    = 3 * columns // table of column c: 3*c + exactly, beginning or ending
 )
 
 // A key is a row's bucket in one table.
@@ -164,9 +177,11 @@ type key struct {
 	text  string
 }
 
-// nameKeys returns the buckets of a row's name; ok is false when some element has none.
-func nameKeys(keys []key, f filter) (_ []key, ok bool) {
-	if f == "" {
+// keysOf returns the buckets of a row's filter in a column; ok is false when
+// some element has none. A filter without elements has no bucket: it matches
+// no text, but an object without the attribute.
+func keysOf(keys []key, c int, f filter) (_ []key, ok bool) {
+	if f == "" || f == never && c != inName {
 		return keys, false
 	}
 	for f != "" {
@@ -177,42 +192,26 @@ func nameKeys(keys []key, f filter) (_ []key, ok bool) {
 		prefix, suffix, exact := literal(element)
 		switch {
 		case exact:
-			keys = append(keys, key{inNames, finish(forward([]byte(element))), element})
+			keys = append(keys, key{3*c + exactly, finish(forward([]byte(element))), element})
 		case prefix == "" && suffix == "":
 			return keys, false
 		case len(prefix) >= len(suffix):
-			keys = append(keys, key{inPrefixes, finish(forward([]byte(prefix))), prefix})
+			keys = append(keys, key{3*c + beginning, finish(forward([]byte(prefix))), prefix})
 		default:
-			keys = append(keys, key{inSuffixes, finish(backward([]byte(suffix))), suffix})
+			keys = append(keys, key{3*c + ending, finish(backward([]byte(suffix))), suffix})
 		}
 	}
 	return keys, true
 }
 
-// exactKeys returns the buckets of a host or login; ok is false unless all
-// elements are exact and there is one: a filter without elements still
-// matches an object without the attribute.
-func exactKeys(keys []key, table int, f filter) (_ []key, ok bool) {
-	for f != "" {
-		var element string
-		if element, f = f.next(); element == "" {
-			continue
-		}
-		if _, _, exact := literal(element); !exact {
-			return keys, false
-		}
-		keys = append(keys, key{table, finish(forward([]byte(element))), element})
-	}
-	return keys, len(keys) > 0
-}
-
 // build indexes the rows that take says.
 func build(rows []row, take func(*row) bool) index {
-	b := indexBuilder{rows: rows, lengths: [tables]map[int]bool{inPrefixes: {}, inSuffixes: {}}}
-	for i := range b.counts {
-		b.counts[i] = map[uint64]uint32{}
+	b := indexBuilder{rows: rows}
+	for i := range tables {
+		b.counts[i], b.lengths[i] = map[uint64]uint32{}, map[int]bool{}
 	}
 	var x index
+	var all []uint32
 	for i := range rows {
 		if take(&rows[i]) && rows[i].kinds != folder.bit() {
 			b.columns(&rows[i], func(keys []key) {
@@ -230,21 +229,24 @@ func build(rows []row, take func(*row) bool) index {
 		if r.kinds&folder.bit() != 0 && (r.name == "" || strings.Contains(string(r.name), `\`)) {
 			x.folders = append(x.folders, uint32(i))
 		}
-		if r.kinds != folder.bit() && !b.place(uint32(i)) {
+		if r.kinds == folder.bit() {
+			continue
+		}
+		all = append(all, uint32(i))
+		if !b.place(uint32(i)) {
 			x.rest = append(x.rest, uint32(i))
 		}
+	}
+	if len(all) <= atMostFew {
+		x.few = all
 	}
 	byGroup := func(i, j uint32) int { return cmp.Compare(rows[i].group, rows[j].group) }
 	slices.SortStableFunc(x.rest, byGroup)
 	slices.SortStableFunc(x.folders, byGroup)
 	x.order = make([]uint32, 0, b.total())
-	x.names, _ = b.lay(inNames, &x.order)
-	x.prefixes, _ = b.lay(inPrefixes, &x.order)
-	x.suffixes, _ = b.lay(inSuffixes, &x.order)
-	x.hosts, x.allHosts = b.lay(inHosts, &x.order)
-	x.logins, x.allLogins = b.lay(inLogins, &x.order)
-	x.prefixLengths = slices.Sorted(maps.Keys(b.lengths[inPrefixes]))
-	x.suffixLengths = slices.Sorted(maps.Keys(b.lengths[inSuffixes]))
+	x.name = b.lay(inName, &x.order)
+	x.host = b.lay(inHost, &x.order)
+	x.login = b.lay(inLogin, &x.order)
 	return x
 }
 
@@ -264,14 +266,10 @@ type entry struct {
 
 // columns calls f with the buckets of each column that r could lie under.
 func (b *indexBuilder) columns(r *row, f func(keys []key)) {
-	if keys, ok := nameKeys(b.keys[:0], r.name); ok {
-		f(keys)
-	}
-	if keys, ok := exactKeys(b.keys[:0], inHosts, r.host); ok {
-		f(keys)
-	}
-	if keys, ok := exactKeys(b.keys[:0], inLogins, r.login); ok {
-		f(keys)
+	for c, column := range [columns]filter{inName: r.name, inHost: r.host, inLogin: r.login} {
+		if keys, ok := keysOf(b.keys[:0], c, column); ok {
+			f(keys)
+		}
 	}
 }
 
@@ -285,7 +283,7 @@ func (b *indexBuilder) place(i uint32) bool {
 		for _, k := range keys {
 			n = max(n, b.counts[k.table][k.hash])
 		}
-		if name := len(keys) == 0 || keys[0].table <= inSuffixes; name && n <= enough {
+		if name := len(keys) == 0 || keys[0].table/3 == inName; name && n <= enough {
 			n = 0
 		}
 		if n < fewest {
@@ -294,9 +292,7 @@ func (b *indexBuilder) place(i uint32) bool {
 	})
 	for _, k := range chosen {
 		b.entries[k.table] = append(b.entries[k.table], entry{k.hash, i})
-		if b.lengths[k.table] != nil {
-			b.lengths[k.table][len(k.text)] = true
-		}
+		b.lengths[k.table][len(k.text)] = true
 	}
 	return fewest != math.MaxUint32
 }
@@ -308,11 +304,22 @@ func (b *indexBuilder) total() (n int) {
 	return n
 }
 
-// lay appends the buckets of one table to order, one behind the other.
-func (b *indexBuilder) lay(which int, order *[]uint32) (t table, all span) {
+// lay appends the buckets of one column to order, one behind the other.
+func (b *indexBuilder) lay(which int, order *[]uint32) (c column) {
+	c.all.start = uint32(len(*order))
+	c.exact = b.layTable(3*which+exactly, order)
+	c.prefixes = b.layTable(3*which+beginning, order)
+	c.suffixes = b.layTable(3*which+ending, order)
+	c.all.end = uint32(len(*order))
+	c.prefixLengths = slices.Sorted(maps.Keys(b.lengths[3*which+beginning]))
+	c.suffixLengths = slices.Sorted(maps.Keys(b.lengths[3*which+ending]))
+	return c
+}
+
+func (b *indexBuilder) layTable(which int, order *[]uint32) (t table) {
 	list := b.entries[which]
 	if len(list) == 0 {
-		return table{}, span{}
+		return table{}
 	}
 	slices.SortFunc(list, func(x, y entry) int {
 		return cmp.Or(cmp.Compare(x.hash, y.hash), cmp.Compare(b.rows[x.row].group, b.rows[y.row].group), cmp.Compare(x.row, y.row))
@@ -324,7 +331,6 @@ func (b *indexBuilder) lay(which int, order *[]uint32) (t table, all span) {
 		}
 	}
 	t.slots = make([]slot, 1<<bits.Len(uint(buckets+buckets/2)))
-	all.start = uint32(len(*order))
 	for i := 0; i < len(list); {
 		start := uint32(len(*order))
 		j := i
@@ -334,8 +340,7 @@ func (b *indexBuilder) lay(which int, order *[]uint32) (t table, all span) {
 		t.put(list[i].hash, span{start, uint32(len(*order))})
 		i = j
 	}
-	all.end = uint32(len(*order))
-	return t, all
+	return t
 }
 
 func (t *table) put(hash uint64, s span) {

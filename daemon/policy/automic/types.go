@@ -80,8 +80,12 @@ const (
 
 // kindOf finds a type in any case (AU14).
 func kindOf(name string) kind {
+	if name == "" {
+		return noKind
+	}
+	first := name[0] &^ 0x20 // the upper-case letter, if it is a letter
 	for i, n := range typeNames {
-		if len(n) == len(name) && strings.EqualFold(n, name) {
+		if n[0] == first && len(n) == len(name) && strings.EqualFold(n, name) {
 			return kind(i)
 		}
 	}
