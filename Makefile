@@ -49,6 +49,7 @@ build/tools/devserver: $(DEVSERVER)
 test: need-test build devserver vet
 	CGO_ENABLED=0 $(GO) test -count=1 -timeout 20m ./...
 	cd vault/devserver && CGO_ENABLED=0 $(GO) test -count=1 ./...
+	cd daemon/policy/bench && CGO_ENABLED=0 $(GO) vet . && CGO_ENABLED=0 $(GO) test -count=1 .
 	@$(MAKE) --no-print-directory race
 
 race:
@@ -72,6 +73,7 @@ playground: need-demo build devserver
 bench: need-bench build devserver
 	@$(GOBUILD) -o build/tools/bench ./installer/bench
 	@build/tools/bench
+	cd daemon/policy/bench && CGO_ENABLED=0 $(GO) run . --check
 
 soak: need-test build devserver
 	BATCHWARDEN_SOAK=1 BATCHWARDEN_SOAK_TIME=$(SOAK_TIME) BATCHWARDEN_SEED=$(SOAK_SEED) \
