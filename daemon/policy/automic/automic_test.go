@@ -240,8 +240,8 @@ func TestDenialInTheVendorsWords(t *testing.T) { // AU10
 	for _, want := range []string{
 		"U00004506 Access violation: User: 'U' Object: 'A.1' Access: 'X' Reason: No right found in authorization group '2'.",
 		"U00004519 Used filter: 'JOBS/A.1/H//L///'",
-		"group 2: no row matches and has X; the group counts because of the rows here  [users.U]",
-		`group 2: Name "B.*" does not match "A.1"  [users.U.rows[2]]`,
+		"authorization group 2 does not grant: no row of it matches and ticks X; the user has rows of it from here, so it has to  [users.U]",
+		"row Grp 2, Type JOBS, Name B.*, rights X: Name does not match A.1  [users.U.rows[2]]",
 		"U00011181: X on the LOGIN object \"L\" is missing",
 	} {
 		if !strings.Contains(trace.String(), want) {
@@ -261,7 +261,7 @@ func TestExplainManyRows(t *testing.T) {
 		list = append(list, "1 JOBS X name=A", "1 JOBS X name=C")
 	}
 	_, trace := compile(t, user(list...)).Explain(request(t, ask("X", "type=JOBS name=A")))
-	for _, want := range []string{"4900 more rows that match", "4901 more rows that do not match", "group 1 grants", "group 2: no row", "U00004506", "denied by AU8", `"grp":"2"`} {
+	for _, want := range []string{"4900 more rows that match", "4901 more rows that do not match", "group 1 grants", "group 2 does not grant: no row", "U00004506", "denied by AU8", "adding the row Grp 2, Type JOBS, Name A, rights X"} {
 		if !strings.Contains(trace.String(), want) {
 			t.Errorf("no %q in the trace", want)
 		}

@@ -32,11 +32,36 @@ func (p *Policy) Explain(r *policy.Request) (policy.Decision, *policy.Trace) {
 			failed = append(failed, *f)
 		}
 	}
-	t.Add(policy.OfRule, d.Rule, "", true, "%s: %s", d.Rule, d.Reason)
+	t.Add(policy.OfRule, d.Rule, "", true, "%s: %s", d.Rule, meaning(d.Rule))
 	if !d.Allowed {
 		t.Fix = x.fix(failed)
 	}
 	return d, t
+}
+
+// meaning says a rule in the words of AUTOMIC.md.
+func meaning(rule string) string {
+	switch rule {
+	case "AU3":
+		return "who has no row with a group number has no right"
+	case "AU6":
+		return "a right that the type does not have is never granted"
+	case "AU7":
+		return "a NOT row that matches and ticks the right denies it, whatever other rows grant"
+	case "AU8":
+		return "in every authorization group of which the user has rows, his own or of his user groups, one row must match and tick the right"
+	case "AU16":
+		return "a launch is decided with the login that will be used, so it has to be there"
+	case "AU21":
+		return "creating an object needs W on the folder, and W on a row whose Name matches the template"
+	case "AU22":
+		return "deleting a link and adding a favorite need W on the folder"
+	case "AU26":
+		return "running a job needs X on the JOBS object and X on the LOGIN object"
+	case "AU28":
+		return "where an object has authorizations of its own, only who is listed there keeps the listed rights"
+	}
+	return ""
 }
 
 type explainer struct {
@@ -57,15 +82,15 @@ type failure struct {
 func (x *explainer) subject() {
 	name := x.r.Subject.User
 	if x.user == nil {
-		x.t.Add(policy.OfSubject, "AU3", "", false, "user %q is not known to the document", name)
+		x.t.Add(policy.OfSubject, "AU3", "", false, "the document has no user %q", name)
 		return
 	}
 	for i, from := range x.user.from {
-		whose := "his own"
+		whose := "of his own"
 		if i > 0 {
-			whose = "those of the group " + from.name
+			whose = "as a member of the user group " + from.name
 		}
-		x.t.Add(policy.OfSubject, "AU2", from.place, true, "user %q has %d rows, %s; groups %s", name, len(from.rows), whose, groupList(from.groups&^notBit))
+		x.t.Add(policy.OfSubject, "AU2", from.place, true, "user %q has %s %s; authorization groups: %s", name, counted(len(from.rows), "row"), whose, groupList(from.groups))
 	}
 }
 
@@ -76,10 +101,33 @@ func groupList(groups uint16) string {
 			list = append(list, fmt.Sprint(g))
 		}
 	}
+	if groups&notBit != 0 {
+		list = append(list, "NOT")
+	}
 	if list == nil {
 		return "none"
 	}
 	return strings.Join(list, ", ")
+}
+
+func counted(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// rightWords are what the vendor's people call the rights, in the order of letters.
+var rightWords = [...]string{"read", "write", "execute", "delete", "cancel", "statistics", "reports", "modify at runtime", "define SLA"}
+
+// words is a single right with its word.
+func (r rights) words() string {
+	for i, word := range rightWords {
+		if r == 1<<i {
+			return r.String() + " (" + word + ")"
+		}
+	}
+	return r.String()
 }
 
 // right explains one right on one object.
@@ -97,16 +145,18 @@ func (x *explainer) right(q *query, step int) *failure {
 	if !v.ok() || !listed.ok() {
 		answer = "not granted"
 	}
-	x.t.Add(policy.OfCheck, "AU5", "", answer == "granted", "%s on %v %s: %s; filter %s", q.right, q.kind, q.name, answer, q.canonical())
+	x.t.Add(policy.OfCheck, "AU5", "", answer == "granted", "%s on the object %v %s: %s; filter %s", q.right.words(), q.kind, q.name, answer, q.canonical())
 	f := failure{q: *q, not: v.rule == "AU6" || v.rule == "AU7", list: v.ok() && !listed.ok()}
 	if q.kind.rights()&q.right == 0 {
-		x.t.Add(policy.OfRule, "AU6", "", true, "objects of type %v have the rights %s", q.kind, q.kind.rights())
+		x.t.Add(policy.OfRule, "AU6", "", true, "objects of type %v have the rights %s, and not %s", q.kind, q.kind.rights(), q.right.words())
 	} else {
 		x.rows(u, q)
 		f.missing = x.groups(u, q)
 	}
 	if list, ok := x.p.objects[q.kind][string(q.name)]; ok && (len(x.r.Action) == 1 || x.r.Action == "launch" && step == 0) {
-		x.t.Add(policy.OfList, "AU28", list.place, v.ok() && listed.ok(), "the object has an access list of %d entries; it %s the right", len(list.rights), map[bool]string{true: "leaves", false: "does not leave"}[list.leaves(x.r.Subject.User, u)&q.right != 0])
+		kept := list.leaves(x.r.Subject.User, u)&q.right != 0
+		x.t.Add(policy.OfList, "AU28", list.place, v.ok() && listed.ok(), "the object has authorizations of its own (%d listed); they %s %s to the user or one of his user groups",
+			len(list.rights), map[bool]string{true: "leave", false: "do not leave"}[kept], q.right.words())
 	}
 	if answer == "granted" {
 		return nil
@@ -145,7 +195,7 @@ func (x *explainer) rows(u *user, q *query) {
 					more++
 				default:
 					shown++
-					x.t.Add(policy.OfGrant, "AU9", fmt.Sprintf("%s.rows[%d]", from.place, r.index), matches, "%s: %s", r.number(), r.why(q))
+					x.t.Add(policy.OfGrant, "AU9", fmt.Sprintf("%s.rows[%d]", from.place, r.index), matches, "%s: %s", r.shown(), r.why(q))
 				}
 			}
 		}
@@ -154,7 +204,7 @@ func (x *explainer) rows(u *user, q *query) {
 		}
 	}
 	if others > 0 {
-		x.t.Add(policy.OfGrant, "AU9", "", false, "%d rows are for other types", others)
+		x.t.Add(policy.OfGrant, "AU9", "", false, "%s for other types", counted(others, "more row"))
 	}
 }
 
@@ -162,15 +212,43 @@ func (r *row) number() string {
 	if r.group == 0 {
 		return "NOT"
 	}
-	return fmt.Sprintf("group %d", r.group)
+	return fmt.Sprint(r.group)
 }
 
-// why says what keeps a row of the type from counting.
+// shown is the row as the Authorizations tab has it, without empty columns.
+func (r *row) shown() string {
+	types := "*"
+	if r.kinds != allKinds {
+		types = r.kinds.list()
+	}
+	text := fmt.Sprintf("row Grp %s, Type %s", r.number(), types)
+	column := func(name string, f filter) {
+		if f != "" {
+			text += ", " + name + " " + string(f)
+		}
+	}
+	column("Name", r.name)
+	column("Host", r.host)
+	column("Login", r.login)
+	if m := r.more; m != nil {
+		column("File name (S)", m.fileSrc)
+		column("Host (D)", m.hostDst)
+		column("Login (D)", m.loginDst)
+		column("File name (D)", m.fileDst)
+	}
+	return text + ", rights " + r.rights.String()
+}
+
+// why says what keeps a row of the type from counting, or, of one that counts,
+// which columns match only because the object does not have the attribute.
 func (r *row) why(q *query) string {
-	var not []string
+	var not, absent []string
 	column := func(ok bool, name string, f filter, value []byte) {
-		if !ok {
-			not = append(not, fmt.Sprintf("%s %q does not match %q", name, f, value))
+		switch {
+		case !ok:
+			not = append(not, fmt.Sprintf("%s does not match %s", name, value))
+		case f != "" && len(value) == 0:
+			absent = append(absent, name)
 		}
 	}
 	if q.kind == folder {
@@ -194,15 +272,20 @@ func (r *row) why(q *query) string {
 		column(dst.matches(q.fileDst), "File name (D)", dst, q.fileDst)
 	}
 	if r.rights&q.right == 0 {
-		not = append(not, fmt.Sprintf("%s is not ticked (%s)", q.right, r.rights))
+		not = append(not, q.right.String()+" is not ticked")
 	}
-	switch {
-	case not != nil:
+	if not != nil {
 		return strings.Join(not, "; ")
-	case r.group == 0:
-		return "matches and denies " + q.right.String()
 	}
-	return "matches and has " + q.right.String()
+	text := "matches and grants "
+	if r.group == 0 {
+		text = "matches and denies "
+	}
+	text += q.right.String()
+	if absent != nil {
+		text += " (the request has no " + strings.Join(absent, ", ") + " here, which matches any filter, AU16)"
+	}
+	return text
 }
 
 // groups says of each group that counts whether a row grants, and returns
@@ -230,13 +313,13 @@ func (x *explainer) groups(u *user, q *query) (missing []int) {
 		}
 		if by == "" {
 			missing = append(missing, g)
-			x.t.Add(policy.OfGroup, "AU8", has, false, "group %d: no row matches and has %s; the group counts because of the rows here", g, q.right)
+			x.t.Add(policy.OfGroup, "AU8", has, false, "authorization group %d does not grant: no row of it matches and ticks %s; the user has rows of it from here, so it has to", g, q.right)
 			continue
 		}
-		x.t.Add(policy.OfGroup, "AU8", by, true, "group %d grants", g)
+		x.t.Add(policy.OfGroup, "AU8", by, true, "authorization group %d grants, by the row here", g)
 	}
 	if need == 0 {
-		x.t.Add(policy.OfGroup, "AU3", "", false, "no row with a group counts")
+		x.t.Add(policy.OfGroup, "AU3", "", false, "the user has no row with a group number that counts for the type, so nothing grants")
 	}
 	return missing
 }
@@ -273,41 +356,58 @@ func (x *explainer) fix(failed []failure) *policy.Fix {
 		place := list.place + ".access." + name
 		return &policy.Fix{Place: place, Value: v, Text: fmt.Sprintf("setting %s to %s", place, v)}
 	}
-	if f.not {
-		return none("no row helps against a NOT row, or for a right that the type does not have")
+	switch {
+	case f.q.kind.rights()&f.q.right == 0:
+		return none("objects of type %v do not have the right %s", f.q.kind, f.q.right)
+	case f.not:
+		return none("a NOT row denies and no other row helps against it: it has to go, or to match less")
 	}
 	if len(f.missing) > 1 {
-		return none("the groups %v each need a row", f.missing)
+		return none("the authorization groups %v each need a row", f.missing)
 	}
-	row := docRow{Group: "1", Type: f.q.kind.String(), Rights: f.q.right.String(),
+	added := docRow{Group: "1", Type: f.q.kind.String(), Rights: f.q.right.String(),
 		Name: string(f.q.name), Host: string(f.q.host), Login: string(f.q.login), FileSrc: string(f.q.fileSrc),
 		HostDst: string(f.q.hostDst), LoginDst: string(f.q.loginDst), FileDst: string(f.q.fileDst)}
 	if len(f.missing) == 1 {
-		row.Group = fmt.Sprint(f.missing[0])
+		added.Group = fmt.Sprint(f.missing[0])
 	}
-	v, _ := json.Marshal(row) // texts do not fail
-	fix := &policy.Fix{Place: "users." + name + ".rows", Value: v, Text: fmt.Sprintf("adding the row %s to users.%s.rows", v, name)}
-	if !x.p.with(x.r, row).Allowed {
+	v, _ := json.Marshal(added) // texts do not fail
+	fix := &policy.Fix{Place: "users." + name + ".rows", Value: v, Text: fmt.Sprintf("adding the row %s to the authorizations of %s (users.%s.rows)", added, name, name)}
+	if d, ok := x.p.with(x.r, added); !ok {
+		return none("a text of the request is longer than a filter may be (AU13)")
+	} else if !d.Allowed {
 		return none("besides others: %s", fix.Text)
 	}
 	return fix
 }
 
-// with decides r as if the user had one row more.
-func (p *Policy) with(r *policy.Request, d docRow) policy.Decision {
+// with decides r as if the user had one row more; false when there can be no such row.
+func (p *Policy) with(r *policy.Request, d docRow) (policy.Decision, bool) {
 	name := r.Subject.User
 	doc, err := json.Marshal(map[string]any{"model": "automic", "users": map[string]any{name: map[string]any{"rows": []docRow{d}}}})
 	if err != nil {
-		return policy.Decision{}
+		return policy.Decision{}, false
 	}
 	extra, err := Parse("", doc)
-	if err != nil { // a name with a comma, or too long for a filter
-		return policy.Decision{}
+	if err != nil { // a text too long for a filter
+		return policy.Decision{}, false
 	}
 	u := &user{from: extra.users[name].from}
 	if old := p.users[name]; old != nil {
 		u.groups = old.groups
 		u.from = append(u.from, old.from...)
 	}
-	return (&Policy{byType: p.byType, objects: p.objects, users: map[string]*user{name: u}}).Decide(r)
+	return (&Policy{byType: p.byType, objects: p.objects, users: map[string]*user{name: u}}).Decide(r), true
+}
+
+// String is the row without its empty columns.
+func (d docRow) String() string {
+	text := "Grp " + d.Group + ", Type " + d.Type
+	for _, c := range [...][2]string{{"Name", d.Name}, {"Host", d.Host}, {"Login", d.Login}, {"File name (S)", d.FileSrc},
+		{"Host (D)", d.HostDst}, {"Login (D)", d.LoginDst}, {"File name (D)", d.FileDst}} {
+		if c[1] != "" {
+			text += ", " + c[0] + " " + c[1]
+		}
+	}
+	return text + ", rights " + d.Rights
 }
