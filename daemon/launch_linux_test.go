@@ -137,7 +137,7 @@ func TestLaunch(t *testing.T) {
 
 func TestLaunchLimits(t *testing.T) {
 	b := testbed.New(t, testbed.Options{})
-	// Whatever Vault and the policy say, the host's owner has the last word.
+	// Whatever Vault and the policy say, the host's owner has the last word (OC15).
 	for name, account := range map[string]string{"superuser": "root", "system": "daemon"} {
 		if err := b.PutDocument(name, map[string]any{"username": account, "kind": "none", "names": map[string]string{"opcon": "users/" + name}}); err != nil {
 			t.Fatal(err)
@@ -157,6 +157,34 @@ func TestLaunchLimits(t *testing.T) {
 		want(t, call(t, b, b.Accounts.LSAM, "GET", "/v1/jobs/refused-"+name, nil), 404, wire.JobUnknown)
 		audited(t, b, map[string]string{"kind": "launch.failed", "code": code, "batch_user": name})
 	}
+}
+
+// OC17: the batch user's group becomes the primary one, if the account has it.
+func TestPrimaryGroup(t *testing.T) {
+	b := testbed.New(t, testbed.Options{})
+	if r := b.Command(testbed.Root, "groupadd", "--gid", "4711", "oc17"); r.Code != 0 {
+		t.Fatal(r.Err)
+	}
+	t.Cleanup(func() {
+		if r := b.Command(testbed.Root, "groupdel", "oc17"); r.Code != 0 {
+			t.Error(r.Err)
+		}
+	})
+	if r := b.Command(testbed.Root, "usermod", "--append", "--groups", "oc17", b.Accounts.Payroll.Name); r.Code != 0 {
+		t.Fatal(r.Err)
+	}
+	for name, account := range map[string]testbed.Account{"member": b.Accounts.Payroll, "outsider": b.Accounts.Reports} {
+		if err := b.PutDocument(name, map[string]any{"username": account.Name, "group": "oc17", "kind": "none", "names": map[string]string{"opcon": "oc17/" + name}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	grant(t, b, "oc17/member", "oc17/outsider")
+	_, out := run(t, b, map[string]any{"batch_user": "member", "command": []string{"/bin/sh", "-c", "id -g; id -u"}})
+	if want := fmt.Sprintf("4711\n%d\n", b.Accounts.Payroll.UID); out != want {
+		t.Errorf("ids %q, want %q", out, want)
+	}
+	a := call(t, b, b.Accounts.LSAM, "POST", "/v1/jobs", body(map[string]any{"batch_user": "outsider"}))
+	want(t, a, 422, wire.AccountMissing)
 }
 
 func TestRestart(t *testing.T) {
