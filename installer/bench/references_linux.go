@@ -37,8 +37,11 @@ func role() {
 		fmt.Println("ready")
 		err = serve(l)
 	}
-	fmt.Fprintln(os.Stderr, err)
-	os.Exit(1)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "reference:", err)
+		os.Exit(1)
+	}
+	os.Exit(0)
 }
 
 // echo answers one octet with one octet.
