@@ -19,7 +19,7 @@ func TestLaunch(t *testing.T) {
 	payroll := b.Accounts.Payroll
 
 	t.Run("the job runs as the batch user's account", func(t *testing.T) {
-		job, out := run(t, b, map[string]any{"command": []string{"/bin/sh", "-c", "id -u; id -g; id -G; pwd; umask; ps -o sid= -p $$ | tr -d ' '; echo $$"}})
+		job, out := run(t, b, map[string]any{"command": []string{"/bin/sh", "-c", "id -u; id -g; id -G; pwd; umask; cut -d' ' -f6 /proc/$$/stat; echo $$"}})
 		got := strings.Fields(out)
 		if len(got) < 7 {
 			t.Fatalf("job %+v said %q and %q", job, out, output(t, b, job.ID, "stderr"))
@@ -97,6 +97,34 @@ func TestLaunch(t *testing.T) {
 		run(t, b, map[string]any{"id": "mine"})
 		want(t, call(t, b, b.Accounts.Stranger, "GET", "/v1/jobs/mine", nil), 403, wire.CallerUnknown)
 		want(t, call(t, b, testbed.Root, "GET", "/v1/jobs/mine/output/stdout", nil), 403, wire.CallerForbidden)
+	})
+	t.Run("lists can be narrowed", func(t *testing.T) {
+		for _, id := range []string{"list-1", "list-2", "list-3"} {
+			run(t, b, map[string]any{"id": id, "labels": map[string]string{"batch": "night", "n": id}})
+		}
+		list := func(query string) (ids []string) {
+			t.Helper()
+			for _, j := range read[wire.Jobs](t, call(t, b, b.Accounts.LSAM, "GET", "/v1/jobs?"+query, nil)).Jobs {
+				ids = append(ids, j.ID)
+			}
+			return ids
+		}
+		for query, want := range map[string]string{
+			"label=batch=night":                      "[list-1 list-2 list-3]",
+			"label=batch=night&label=n=list-2":       "[list-2]",
+			"label=batch=night&limit=2":              "[list-1 list-2]",
+			"label=batch=night&limit=2&after=list-2": "[list-3]",
+			"label=batch=night&state=exited":         "[list-1 list-2 list-3]",
+			"label=batch=night&state=running":        "[]",
+			"since=2999-01-01T00:00:00Z":             "[]",
+		} {
+			if got := fmt.Sprint(list(query)); got != want {
+				t.Errorf("%s: got %s, want %s", query, got, want)
+			}
+		}
+		for _, query := range []string{"state=asleep", "since=yesterday", "limit=0", "label=batch", "after=no-such-job", "colour=red"} {
+			want(t, call(t, b, b.Accounts.LSAM, "GET", "/v1/jobs?"+query, nil), 400, wire.RequestInvalid)
+		}
 	})
 	t.Run("wait parks until the end", func(t *testing.T) {
 		job := read[wire.Job](t, call(t, b, b.Accounts.LSAM, "POST", "/v1/jobs", body(map[string]any{"command": []string{"/bin/sleep", "1"}})))

@@ -105,7 +105,7 @@ func (b *Broker) ownerOf(ctx context.Context, c *caller, id string) (string, *wi
 }
 
 // Jobs lists the caller's jobs, an operator's list has everybody's; oldest first.
-func (b *Broker) Jobs(ctx context.Context, p peer.Peer) (wire.Jobs, error) {
+func (b *Broker) Jobs(ctx context.Context, p peer.Peer, only wire.JobFilter) (wire.Jobs, error) {
 	c := b.callers.identify(p)
 	if refusal := c.known(); refusal != nil {
 		return wire.Jobs{}, refusal
@@ -118,11 +118,32 @@ func (b *Broker) Jobs(ctx context.Context, p peer.Peer) (wire.Jobs, error) {
 	if err != nil {
 		return wire.Jobs{}, b.problemOf(err)
 	}
-	list := wire.Jobs{Jobs: make([]wire.Job, 0, len(jobs))}
+	if only.After != "" {
+		at := slices.IndexFunc(jobs, func(j launch.Job) bool { return j.ID == only.After })
+		if at < 0 {
+			return wire.Jobs{}, wire.Invalid("after", "there is no job of that id to go on after")
+		}
+		jobs = jobs[at+1:]
+	}
+	list := wire.Jobs{Jobs: []wire.Job{}}
 	for i := range jobs {
-		list.Jobs = append(list.Jobs, jobOf(&jobs[i]))
+		if only.Limit > 0 && len(list.Jobs) == only.Limit {
+			break
+		}
+		if j := jobOf(&jobs[i]); wanted(&j, &only) {
+			list.Jobs = append(list.Jobs, j)
+		}
 	}
 	return list, nil
+}
+
+func wanted(j *wire.Job, only *wire.JobFilter) bool {
+	for name, value := range only.Labels {
+		if v, ok := j.Labels[name]; !ok || v != value {
+			return false
+		}
+	}
+	return (only.State == "" || j.State == only.State) && !j.Started.Before(only.Since)
 }
 
 // problemOf turns what the launcher answered into a problem document.

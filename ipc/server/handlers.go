@@ -3,6 +3,7 @@ package server
 import (
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"batchwarden/ipc/wire"
@@ -68,7 +69,50 @@ func (s *Server) launch(c *call) error {
 }
 
 func (s *Server) jobs(c *call) error {
-	return c.reply(s.broker.Jobs(c.r.Context(), c.peer))
+	only, err := c.filter()
+	if err != nil {
+		return err
+	}
+	return c.reply(s.broker.Jobs(c.r.Context(), c.peer, only))
+}
+
+// filter reads which jobs are wanted. A member that is not known is refused:
+// it would be taken for one that narrows the list.
+func (c *call) filter() (only wire.JobFilter, err error) {
+	for name, values := range c.r.URL.Query() {
+		value := values[0]
+		switch name {
+		case "state":
+			switch value {
+			case wire.Starting, wire.Running, wire.Exited, wire.Failed, wire.Lost:
+				only.State = value
+			default:
+				return only, wire.Invalid(name, "state must be one of starting, running, exited, failed, lost")
+			}
+		case "since":
+			if only.Since, err = time.Parse(time.RFC3339, value); err != nil {
+				return only, wire.Invalid(name, "since must be a time such as 2026-11-22T03:00:00Z")
+			}
+		case "label":
+			only.Labels = map[string]string{}
+			for _, label := range values {
+				key, v, ok := strings.Cut(label, "=")
+				if !ok {
+					return only, wire.Invalid(name, "label must be written as name=value")
+				}
+				only.Labels[key] = v
+			}
+		case "after":
+			only.After = value
+		case "limit":
+			if only.Limit, err = strconv.Atoi(value); err != nil || only.Limit < 1 {
+				return only, wire.Invalid(name, "limit must be a number of jobs")
+			}
+		default:
+			return only, wire.Invalid(name, "a list of jobs can be narrowed by state, since, label, after and limit")
+		}
+	}
+	return only, nil
 }
 
 func (s *Server) job(c *call) error {

@@ -42,7 +42,7 @@ type Broker interface {
 	Retrieve(ctx context.Context, p peer.Peer, name string, body *wire.Retrieve, deliver func(wire.Secret, *lockmem.Buffer) error) error
 	Launch(ctx context.Context, p peer.Peer, conn *net.UnixConn, body *wire.Launch) (job wire.Job, again bool, err error)
 	Job(ctx context.Context, p peer.Peer, id string, wait time.Duration) (wire.Job, error)
-	Jobs(context.Context, peer.Peer) (wire.Jobs, error)
+	Jobs(ctx context.Context, p peer.Peer, only wire.JobFilter) (wire.Jobs, error)
 	Output(ctx context.Context, p peer.Peer, id, stream string, subject wire.Subject, object json.RawMessage) (*os.File, error)
 	Signal(ctx context.Context, p peer.Peer, id string, body *wire.Signal) (wire.Job, error)
 	Sync(context.Context, peer.Peer) (wire.Sync, error)

@@ -161,6 +161,15 @@ type Rusage struct {
 	MaxRSS     int64   `json:"max_rss"` // octets
 }
 
+// JobFilter narrows a list of jobs; the zero value does not.
+type JobFilter struct {
+	State  string
+	Since  time.Time         // started at or after
+	Labels map[string]string // all of them
+	After  string            // the id of the last job of the page before
+	Limit  int               // 0: no limit
+}
+
 // Jobs is the answer of GET /v1/jobs.
 type Jobs struct {
 	Jobs []Job `json:"jobs"`
