@@ -288,3 +288,57 @@ func TestNoPasswordIsReadable(t *testing.T) {
 		t.Errorf("a planted copy is not found: %v, %v", hits, err)
 	}
 }
+
+// What Vault has not confirmed for too long is refused, and the rest goes on.
+func TestStaleness(t *testing.T) {
+	b := testbed.New(t, testbed.Options{Edit: func(yaml string) string {
+		return strings.Replace(yaml, "sync: {", "sync: {policy_max_stale: 3s, ", 1)
+	}})
+	grant(t, b, "users/short", "users/ended")
+	for name, member := range map[string]map[string]any{
+		"short": {"max_stale": "1s"},
+		"ended": {"expires": time.Now().Add(-time.Minute).UTC().Format(time.RFC3339)},
+	} {
+		member["username"], member["kind"], member["names"] = b.Accounts.Payroll.Name, "none", map[string]string{"opcon": "users/" + name}
+		if err := b.PutDocument(name, member); err != nil {
+			t.Fatal(err)
+		}
+	}
+	synced(t, b)
+	launch := func(name string) testbed.Answer {
+		t.Helper()
+		return call(t, b, b.Accounts.LSAM, "POST", "/v1/jobs", body(map[string]any{"batch_user": name}))
+	}
+	want(t, launch("ended"), 422, wire.CredentialExpired)
+	want(t, launch("short"), 201, "")
+	if err := b.StopVault(); err != nil {
+		t.Fatal(err)
+	}
+	becomes := func(name, code string) {
+		t.Helper()
+		for deadline := time.Now().Add(10 * time.Second); launch(name).Code() != code; time.Sleep(50 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s does not become %s: %s", name, code, launch(name).Body)
+			}
+		}
+	}
+	becomes("short", wire.CredentialStale)
+	want(t, launch("payroll"), 201, "")
+	becomes("payroll", wire.PolicyStale)
+	if a := call(t, b, testbed.Root, "GET", "/v1/health", nil); a.Status != 503 {
+		t.Errorf("health with every policy stale: %d", a.Status)
+	}
+	if err := b.Daemon.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.StartDaemon(); err != nil {
+		t.Fatal(err)
+	}
+	want(t, launch("payroll"), 422, wire.PolicyStale) // a restart makes nothing fresh
+	if err := b.ResumeVault(); err != nil {
+		t.Fatal(err)
+	}
+	synced(t, b)
+	want(t, launch("payroll"), 201, "")
+	want(t, launch("short"), 201, "")
+}
