@@ -29,8 +29,9 @@ func listenWith(path string, o Options) (*net.UnixListener, error) {
 	// The mode of a socket's file is that of the descriptor before bind, less the umask: nobody but us can connect
 	// until the mode is widened below.
 	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
-		var err error
-		return errors.Join(c.Control(func(fd uintptr) { err = unix.Fchmod(int(fd), 0o600) }), err)
+		var inside error
+		outside := c.Control(func(fd uintptr) { inside = unix.Fchmod(int(fd), 0o600) })
+		return errors.Join(outside, inside)
 	}}
 	l, err := lc.Listen(context.Background(), "unix", path)
 	if err != nil {
