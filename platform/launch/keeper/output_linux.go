@@ -118,7 +118,8 @@ func control(f *os.File, do func(fd int) error) error {
 		return err
 	}
 	var inner error
-	return errors.Join(rc.Control(func(fd uintptr) { inner = do(int(fd)) }), inner)
+	outer := rc.Control(func(fd uintptr) { inner = do(int(fd)) })
+	return errors.Join(outer, inner)
 }
 
 func (o *output) close() {
