@@ -8,7 +8,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"time"
 )
 
@@ -352,17 +351,3 @@ func (s *Snapshot) Policy(realm string) (*Held, bool) {
 // Faults says in words, in a stable order, what of the entries is refused whatever the realm, and why.
 // Clashes has the rest.
 func (s *Snapshot) Faults() []string { return s.faults }
-
-// Holder holds the snapshot in force. Its zero value holds an empty one.
-type Holder struct{ p atomic.Pointer[Snapshot] }
-
-// Load returns the snapshot in force, never nil.
-func (h *Holder) Load() *Snapshot {
-	if s := h.p.Load(); s != nil {
-		return s
-	}
-	return &Snapshot{}
-}
-
-// Store puts s in force.
-func (h *Holder) Store(s *Snapshot) { h.p.Store(s) }

@@ -174,18 +174,6 @@ func TestServices(t *testing.T) {
 	}
 }
 
-func TestHolder(t *testing.T) {
-	var h Holder
-	if _, err := h.Load().BatchUser("r", "m", "pay"); !errors.Is(err, ErrUnknown) {
-		t.Errorf("an empty holder: %v", err)
-	}
-	s := New("db01", []Held{batchUser("machines/db01", "pay", "")})
-	h.Store(s)
-	if h.Load() != s {
-		t.Error("not the snapshot that was stored")
-	}
-}
-
 func TestIDString(t *testing.T) {
 	for want, id := range map[string]ID{
 		"machines/db01/batch_users/payroll": {"machines/db01", BatchUserKind, "payroll"},
