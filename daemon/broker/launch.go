@@ -49,7 +49,7 @@ func (b *Broker) Launch(ctx context.Context, p peer.Peer, conn *net.UnixConn, bo
 		b.Log.Error("launch refused: its audit record cannot be written", "err", err)
 		return wire.Job{}, false, wire.NewProblem(wire.AuditUnavailable, "the decision could not be written down, so nothing was started")
 	}
-	return b.start(ctx, granted{grant: grant, answer: a, decisionID: record.DecisionID}, conn, spec, body)
+	return b.start(ctx, granted{grant: grant, answer: a, decisionID: record.DecisionID, command: record.Job.CommandSHA256}, conn, spec, body)
 }
 
 // start hands the granted job to the launcher, which checks the host's own
@@ -64,7 +64,7 @@ func (b *Broker) start(ctx context.Context, g granted, conn *net.UnixConn, spec 
 		Realm: body.Realm, Subject: body.Subject, BatchUser: u.Name, Labels: body.Labels,
 		RealmName: u.RealmName, Platform: u.BatchUser.Platform, ObjectName: g.grant.Request().Object.Name,
 		CredentialVersion: u.Version, DecisionID: g.decisionID,
-		CommandSHA256: argvSum(spec.Argv), Withheld: g.answer.decision.Withheld,
+		CommandSHA256: g.command, Withheld: g.answer.decision.Withheld,
 	}.marshal()
 
 	started, again, err := b.Launcher.Start(ctx, conn, spec)

@@ -50,6 +50,7 @@ type granted struct {
 	grant      policy.Grant
 	answer     answer
 	decisionID string
+	command    string // the sum of a launch's command; "" for a retrieve
 }
 
 // decide puts the caller's question to the realm's policy. The record learns

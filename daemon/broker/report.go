@@ -221,13 +221,13 @@ func (b *Broker) BatchUsers(p peer.Peer) (wire.BatchUsers, error) {
 
 // BatchUser describes one; one that the caller may not see does not exist.
 func (b *Broker) BatchUser(p peer.Peer, name string) (wire.BatchUser, error) {
-	all, err := b.BatchUsers(p)
-	if err != nil {
-		return wire.BatchUser{}, err
+	c := b.callers.identify(p)
+	if refusal := c.known(); refusal != nil {
+		return wire.BatchUser{}, refusal
 	}
-	for _, u := range all.BatchUsers {
-		if u.Name == name {
-			return u, nil
+	for _, u := range b.view.Load().known.Users() {
+		if u.Name == name && c.sees(u) {
+			return b.describe(u), nil
 		}
 	}
 	return wire.BatchUser{}, wire.NewProblem(wire.BatchUserUnknown, fmt.Sprintf("batch user %q is not known on this machine", name))
