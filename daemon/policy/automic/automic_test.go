@@ -14,11 +14,7 @@ import (
 )
 
 func TestVectors(t *testing.T) {
-	vectors, err := policytest.Shared("A")
-	if err != nil {
-		t.Fatal(err)
-	}
-	policytest.Run(t, automic.Model{}, vectors)
+	policytest.RunShared(t, automic.Model{}, "A")
 }
 
 func compile(t testing.TB, members string) *automic.Policy {
@@ -28,25 +24,6 @@ func compile(t testing.TB, members string) *automic.Policy {
 		t.Fatal(err)
 	}
 	return p
-}
-
-func request(t testing.TB, text string) *policy.Request {
-	t.Helper()
-	r, err := policy.ParseRequest([]byte(text))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &r
-}
-
-func answer(d policy.Decision) string {
-	switch {
-	case d.Allowed:
-		return "allow " + d.Rule
-	case d.Code == policy.Invalid:
-		return "invalid"
-	}
-	return "deny " + d.Rule
 }
 
 // row writes a row: "1 JOBS RX name=PAY.* host=H" (the name's \ as it is).
@@ -210,14 +187,14 @@ func TestRules(t *testing.T) {
 		{"AU28/does not bind creating", user("1 * W") + objects(`"V":"W"`), ask("create", `type=JOBS template=PAY.RUN folder=\A`), "allow AU21"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			p, r := compile(t, tc.doc), request(t, tc.request)
+			p, r := compile(t, tc.doc), policytest.Request(t, tc.request)
 			d := p.Decide(r)
-			if got := answer(d); got != tc.want {
+			if got := policytest.Answer(d); got != tc.want {
 				t.Errorf("got %s (%s), want %s", got, d.Reason, tc.want)
 			}
 			e, trace := p.Explain(r)
-			if answer(e) != tc.want || !strings.Contains(trace.String(), d.Reason) || (trace.Fix == nil) != (d.Allowed || d.Code == policy.Invalid) {
-				t.Errorf("explained: %s\n%s", answer(e), trace)
+			if policytest.Answer(e) != tc.want || !strings.Contains(trace.String(), d.Reason) || (trace.Fix == nil) != (d.Allowed || d.Code == policy.Invalid) {
+				t.Errorf("explained: %s\n%s", policytest.Answer(e), trace)
 			}
 		})
 	}
@@ -225,10 +202,10 @@ func TestRules(t *testing.T) {
 
 // TestNothingIsSticky: AU4, a changed profile is another Policy and counts for the next decision.
 func TestNothingIsSticky(t *testing.T) {
-	r := request(t, ask("X", "type=JOBS name=A"))
+	r := policytest.Request(t, ask("X", "type=JOBS name=A"))
 	for _, want := range []string{"allow AU8", "deny AU8", "allow AU8"} {
 		rights := map[string]string{"allow AU8": "X", "deny AU8": "R"}[want]
-		if got := answer(compile(t, user("1 JOBS "+rights+" name=*")).Decide(r)); got != want {
+		if got := policytest.Answer(compile(t, user("1 JOBS "+rights+" name=*")).Decide(r)); got != want {
 			t.Errorf("AU4: got %s, want %s", got, want)
 		}
 	}
@@ -236,7 +213,7 @@ func TestNothingIsSticky(t *testing.T) {
 
 func TestDenialInTheVendorsWords(t *testing.T) { // AU10
 	p := compile(t, user("1 JOBS X name=* host=H", "1 LOGIN X name=*", "2 JOBS X name=B.*", "NOT JOBS X name=ROOT.*"))
-	_, trace := p.Explain(request(t, ask("launch", "name=a.1 host=h login=l")))
+	_, trace := p.Explain(policytest.Request(t, ask("launch", "name=a.1 host=h login=l")))
 	for _, want := range []string{
 		"U00004506 Access violation: User: 'U' Object: 'A.1' Access: 'X' Reason: No right found in authorization group '2'.",
 		"U00004519 Used filter: 'JOBS/A.1/H//L///'",
@@ -248,7 +225,7 @@ func TestDenialInTheVendorsWords(t *testing.T) { // AU10
 			t.Errorf("no %q in\n%s", want, trace)
 		}
 	}
-	d := p.Decide(request(t, ask("X", "type=JOBS name=ROOT.1 host=H")))
+	d := p.Decide(policytest.Request(t, ask("X", "type=JOBS name=ROOT.1 host=H")))
 	if want := "the NOT row users.U.rows[3] denies"; d.Reason != want {
 		t.Errorf("got %q, want %q", d.Reason, want)
 	}
@@ -260,7 +237,7 @@ func TestExplainManyRows(t *testing.T) {
 	for range 5000 {
 		list = append(list, "1 JOBS X name=A", "1 JOBS X name=C")
 	}
-	_, trace := compile(t, user(list...)).Explain(request(t, ask("X", "type=JOBS name=A")))
+	_, trace := compile(t, user(list...)).Explain(policytest.Request(t, ask("X", "type=JOBS name=A")))
 	for _, want := range []string{"4900 more rows that match", "4901 more rows that do not match", "group 1 grants", "group 2 does not grant: no row", "U00004506", "denied by AU8", "adding the row Grp 2, Type JOBS, Name A, rights X"} {
 		if !strings.Contains(trace.String(), want) {
 			t.Errorf("no %q in the trace", want)
@@ -287,7 +264,7 @@ func TestInvalidRequests(t *testing.T) {
 		`{"subject":{"user":"U","by":"V"},"action":"X","object":{"type":"JOBS","name":"A"}}`:      "subject.by: is not a member for automic",
 		`{"subject":{"user":"U","roles":["V"]},"action":"X","object":{"type":"JOBS","name":"A"}}`: "subject.roles: is not a member for automic",
 	} {
-		if d := p.Decide(request(t, text)); d.Allowed || d.Code != policy.Invalid || d.Reason != want {
+		if d := p.Decide(policytest.Request(t, text)); d.Allowed || d.Code != policy.Invalid || d.Reason != want {
 			t.Errorf("%s\n got %+v\nwant %s", text, d, want)
 		}
 	}

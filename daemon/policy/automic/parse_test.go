@@ -10,6 +10,7 @@ import (
 
 	"batchwarden/daemon/policy"
 	"batchwarden/daemon/policy/automic"
+	"batchwarden/daemon/policy/policytest"
 )
 
 func TestFaultyDocuments(t *testing.T) {
@@ -76,7 +77,7 @@ users:
 		t.Fatal(err)
 	}
 	for object, want := range map[string]string{"type=JOBS name=PAY.A": "allow AU8", "type=JOBS name=PAY.ROOT": "deny AU7"} {
-		if got := answer(p.Decide(request(t, ask("X", object)))); got != want {
+		if got := policytest.Answer(p.Decide(policytest.Request(t, ask("X", object)))); got != want {
 			t.Errorf("%s: %s, want %s", object, got, want)
 		}
 	}
@@ -92,7 +93,7 @@ func TestDecideDoesNotAllocate(t *testing.T) {
 		ask("X", `type=JOBF name=F file_src=/d/xyz file_dst=C:/temp/x`),
 		ask("create", `type=JOBS template=PAY.RUN folder=\prod`),
 	} {
-		r := request(t, text)
+		r := policytest.Request(t, text)
 		var d policy.Decision
 		if n := testing.AllocsPerRun(100, func() { d = p.Decide(r) }); n != 0 {
 			t.Errorf("%s: %v allocations (%s)", text, n, d.Reason)
@@ -155,7 +156,7 @@ func TestHundredThousandRows(t *testing.T) {
 		if kept > 3*int64(len(data)) {
 			t.Errorf("keeps %d bytes, the document has %d", kept, len(data))
 		}
-		d := p.Decide(request(t, ask("X", "type=JOBS name=JOB.0 host=HOST1 login=LOGIN0")))
+		d := p.Decide(policytest.Request(t, ask("X", "type=JOBS name=JOB.0 host=HOST1 login=LOGIN0")))
 		if !d.Allowed {
 			t.Errorf("%+v", d)
 		}
@@ -182,7 +183,7 @@ func BenchmarkDecide(b *testing.B) {
 					if i%2 == 0 {
 						name += "!"
 					}
-					requests[i] = request(b, ask("X", fmt.Sprintf("type=JOBS name=%s host=HOST%d login=LOGIN%d", name, k, k)))
+					requests[i] = policytest.Request(b, ask("X", fmt.Sprintf("type=JOBS name=%s host=HOST%d login=LOGIN%d", name, k, k)))
 				}
 				b.ReportAllocs()
 				i := 0

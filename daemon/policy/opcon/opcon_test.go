@@ -15,11 +15,7 @@ import (
 )
 
 func TestVectors(t *testing.T) {
-	vectors, err := policytest.Shared("O")
-	if err != nil {
-		t.Fatal(err)
-	}
-	policytest.Run(t, opcon.Model{}, vectors)
+	policytest.RunShared(t, opcon.Model{}, "O")
 }
 
 // compile parses a document without its model member.
@@ -30,15 +26,6 @@ func compile(t testing.TB, doc string) *opcon.Policy {
 		t.Fatal(err)
 	}
 	return p
-}
-
-func request(t testing.TB, text string) *policy.Request {
-	t.Helper()
-	r, err := policy.ParseRequest([]byte(text))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &r
 }
 
 // req writes a request: "user role role", the action, platform, login and more members.
@@ -147,26 +134,16 @@ func TestRules(t *testing.T) {
 		{"OC16/Role_ocadm needs no definition", `{"users":{"a":{"roles":["Role_ocadm"]}}}`, use("a", "unix", "users/x"), "allow OC6"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			p, r := compile(t, tc.doc), request(t, tc.request)
+			p, r := compile(t, tc.doc), policytest.Request(t, tc.request)
 			d := p.Decide(r)
-			if got := answer(d); got != tc.want {
+			if got := policytest.Answer(d); got != tc.want {
 				t.Errorf("got %s (%s), want %s", got, d.Reason, tc.want)
 			}
-			if e, trace := p.Explain(r); answer(e) != tc.want || !strings.Contains(trace.String(), d.Rule+": ") {
-				t.Errorf("explained: %s\n%s", answer(e), trace)
+			if e, trace := p.Explain(r); policytest.Answer(e) != tc.want || !strings.Contains(trace.String(), d.Rule+": ") {
+				t.Errorf("explained: %s\n%s", policytest.Answer(e), trace)
 			}
 		})
 	}
-}
-
-func answer(d policy.Decision) string {
-	switch {
-	case d.Allowed:
-		return "allow " + d.Rule
-	case d.Code == policy.Invalid:
-		return "invalid"
-	}
-	return "deny " + d.Rule
 }
 
 // TestExplainManyRoles: however many there are, the trace has what decided.
@@ -178,7 +155,7 @@ func TestExplainManyRoles(t *testing.T) {
 	}
 	list, _ := json.Marshal(append(names, "last"))
 	p := compile(t, `{"roles":{`+strings.Join(roles, ",")+`},"users":{"u":{"roles":`+string(list)+`}}}`)
-	_, trace := p.Explain(request(t, req("u", "launch", "unix", "users/payroll", "")))
+	_, trace := p.Explain(policytest.Request(t, req("u", "launch", "unix", "users/payroll", "")))
 	for _, want := range []string{`role "last" grants`, "has 1401 more roles", "1401 more roles are not shown", "allowed by OC5"} {
 		if !strings.Contains(trace.String(), want) {
 			t.Errorf("no %q in the trace", want)
@@ -199,11 +176,11 @@ func TestInvalidRequests(t *testing.T) {
 		`{"subject":{"user":"a","by":"b"},"action":"use","object":{"platform":"unix","batch_user":"a/b"}}`:                    "subject.by: is not a member for opcon",
 		`{"subject":{"roles":["Role_ocadm"]},"action":"launch","object":{"platform":"unix","batch_user":"a/b","name":"job"}}`: `object.name: is not a member for the action "launch"`,
 	} {
-		d := p.Decide(request(t, text))
+		d := p.Decide(policytest.Request(t, text))
 		if d.Allowed || d.Code != policy.Invalid || d.Reason != want {
 			t.Errorf("%s\n got %+v\nwant %s", text, d, want)
 		}
-		if e, trace := p.Explain(request(t, text)); e.Code != policy.Invalid || !strings.Contains(trace.String(), "not a valid request: "+want) {
+		if e, trace := p.Explain(policytest.Request(t, text)); e.Code != policy.Invalid || !strings.Contains(trace.String(), "not a valid request: "+want) {
 			t.Errorf("explained: %s", trace)
 		}
 	}
@@ -287,7 +264,7 @@ func TestDecideDoesNotAllocate(t *testing.T) {
 		req("nobody @ops", "use", "unix", "users/x", ""),
 		req("@Role_ocadm", "create", "unix", "users/x", ""),
 	} {
-		r := request(t, text)
+		r := policytest.Request(t, text)
 		var d policy.Decision
 		if n := testing.AllocsPerRun(100, func() { d = p.Decide(r) }); n != 0 {
 			t.Errorf("%s: %v allocations (%s)", text, n, d.Reason)

@@ -7,6 +7,7 @@ import (
 
 	"batchwarden/daemon/policy"
 	"batchwarden/daemon/policy/opcon"
+	"batchwarden/daemon/policy/policytest"
 )
 
 func TestFaultyDocuments(t *testing.T) {
@@ -113,7 +114,7 @@ func TestYAMLGivesTheSame(t *testing.T) {
 		{req("jdoe", "launch", "unix", "users/payroll", `,"machine":"db01"`), "allow OC5"},
 		{req("jdoe", "launch", "windows", `corp\svc`, `,"machine":"db02"`), "deny OC8"},
 	} {
-		if got := answer(p.Decide(request(t, tc.request))); got != tc.want {
+		if got := policytest.Answer(p.Decide(policytest.Request(t, tc.request))); got != tc.want {
 			t.Errorf("%s: %s, want %s", tc.request, got, tc.want)
 		}
 	}

@@ -12,6 +12,7 @@ import (
 
 	"batchwarden/daemon/policy"
 	"batchwarden/daemon/policy/opcon"
+	"batchwarden/daemon/policy/policytest"
 )
 
 // plainDoc is a document as it is written; allowed reads the rules off it
@@ -268,7 +269,7 @@ func BenchmarkDecide(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			r := request(b, req("u", "launch", "unix", fmt.Sprintf("users/u%d", n-1), `,"machine":"m"`))
+			r := policytest.Request(b, req("u", "launch", "unix", fmt.Sprintf("users/u%d", n-1), `,"machine":"m"`))
 			b.ReportAllocs()
 			for b.Loop() {
 				if !p.Decide(r).Allowed {

@@ -37,6 +37,37 @@ func Shared(prefix string) ([]Vector, error) {
 	return some, err
 }
 
+// RunShared runs the shared vectors whose ID begins with prefix.
+func RunShared(t *testing.T, m policy.Model, prefix string) {
+	t.Helper()
+	vectors, err := Shared(prefix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	Run(t, m, vectors)
+}
+
+// Request parses a request that has no fault.
+func Request(t testing.TB, text string) *policy.Request {
+	t.Helper()
+	r, err := policy.ParseRequest([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &r
+}
+
+// Answer is a decision as tables of tests write it: "allow OC5", "deny AU8", "invalid".
+func Answer(d policy.Decision) string {
+	switch {
+	case d.Allowed:
+		return "allow " + d.Rule
+	case d.Code == policy.Invalid:
+		return "invalid"
+	}
+	return "deny " + d.Rule
+}
+
 // Read reads a file of vectors, one JSON object per line.
 func Read(data []byte) ([]Vector, error) {
 	var vectors []Vector

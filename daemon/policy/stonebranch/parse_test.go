@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"batchwarden/daemon/policy"
+	"batchwarden/daemon/policy/policytest"
 	"batchwarden/daemon/policy/stonebranch"
 )
 
@@ -63,7 +64,7 @@ users:
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d := p.Decide(request(t, ask("command:Launch", "Task", "PAY", `,"services":["FIN"]`))); !d.Allowed {
+	if d := p.Decide(policytest.Request(t, ask("command:Launch", "Task", "PAY", `,"services":["FIN"]`))); !d.Allowed {
 		t.Errorf("got %+v", d)
 	}
 }

@@ -15,11 +15,7 @@ import (
 )
 
 func TestVectors(t *testing.T) {
-	vectors, err := policytest.Shared("S")
-	if err != nil {
-		t.Fatal(err)
-	}
-	policytest.Run(t, stonebranch.Model{}, vectors)
+	policytest.RunShared(t, stonebranch.Model{}, "S")
 }
 
 func compile(t testing.TB, members string) *stonebranch.Policy {
@@ -29,25 +25,6 @@ func compile(t testing.TB, members string) *stonebranch.Policy {
 		t.Fatal(err)
 	}
 	return p
-}
-
-func request(t testing.TB, text string) *policy.Request {
-	t.Helper()
-	r, err := policy.ParseRequest([]byte(text))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &r
-}
-
-func answer(d policy.Decision) string {
-	switch {
-	case d.Allowed:
-		return "allow " + d.Rule
-	case d.Code == policy.Invalid:
-		return "invalid"
-	}
-	return "deny " + d.Rule
 }
 
 // alice writes a document in which alice has roles and permissions.
@@ -246,13 +223,13 @@ func TestRules(t *testing.T) {
 		{"ST26/neither", closed + alice("", perm("Task", "T", cmds("Launch"))), does("read_forecast", `"task":{"name":"T"}`), "deny ST26"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			p, r := compile(t, tc.doc), request(t, tc.request)
+			p, r := compile(t, tc.doc), policytest.Request(t, tc.request)
 			d := p.Decide(r)
-			if got := answer(d); got != tc.want {
+			if got := policytest.Answer(d); got != tc.want {
 				t.Errorf("got %s (%s), want %s", got, d.Reason, tc.want)
 			}
-			if e, trace := p.Explain(r); answer(e) != tc.want || !strings.Contains(trace.String(), d.Rule+": ") || (trace.Fix == nil) != d.Allowed {
-				t.Errorf("explained: %s\n%s", answer(e), trace)
+			if e, trace := p.Explain(r); policytest.Answer(e) != tc.want || !strings.Contains(trace.String(), d.Rule+": ") || (trace.Fix == nil) != d.Allowed {
+				t.Errorf("explained: %s\n%s", policytest.Answer(e), trace)
 			}
 		})
 	}
@@ -269,7 +246,7 @@ func TestInvalidRequests(t *testing.T) {
 		does("promote", `"bundle":{"name":"B"}`): `object.target: is required for the action "promote"`,
 		`{"subject":{"user":"alice","roles":["ops_admin"]},"action":"create_report","object":{}}`: "subject.roles: is not a member for stonebranch",
 	} {
-		if d := p.Decide(request(t, text)); d.Allowed || d.Code != policy.Invalid || d.Reason != want {
+		if d := p.Decide(policytest.Request(t, text)); d.Allowed || d.Code != policy.Invalid || d.Reason != want {
 			t.Errorf("%s\n got %+v\nwant %s", text, d, want)
 		}
 	}
@@ -281,7 +258,7 @@ func TestDescriptions(t *testing.T) { // ST17
 		`"task":{"name":"T"},"virtual_resources":[{"name":"vr"}]`: `Execution for virtual resource "vr" prohibited due to security constraints.`,
 		`"task":{"name":"T"},"credential":{"name":"c"}`:           `Execution with credentials "c" prohibited due to security constraints.`,
 	} {
-		r := request(t, does("launch", object))
+		r := policytest.Request(t, does("launch", object))
 		if d := p.Decide(r); d.Reason != want {
 			t.Errorf("got %s, want %s", d.Reason, want)
 		}
@@ -293,7 +270,7 @@ func TestDescriptions(t *testing.T) { // ST17
 
 func TestWithheldVariables(t *testing.T) { // ST20
 	p := compile(t, closed+alice("", perm("Task", "*", cmds("Launch")), perm("Variable", "open*", ops("Read"))))
-	r := request(t, does("launch", `"task":{"name":"T"},"variables":[{"name":"secret"},{"name":"open1"},{"name":"secret"},{"name":"other"}]`))
+	r := policytest.Request(t, does("launch", `"task":{"name":"T"},"variables":[{"name":"secret"},{"name":"open1"},{"name":"secret"},{"name":"other"}]`))
 	d := p.Decide(r)
 	if !d.Allowed || !slices.Equal(d.Withheld, []string{"secret", "other"}) {
 		t.Errorf("got %+v", d)
@@ -313,7 +290,7 @@ func TestExplainManyPermissions(t *testing.T) {
 	for range 2000 {
 		many = append(many, perm("Task", "other", cmds("Launch")))
 	}
-	_, trace := compile(t, closed+alice("", many...)).Explain(request(t, does("launch", `"task":{"name":"T"},"credential":{"name":"x"}`)))
+	_, trace := compile(t, closed+alice("", many...)).Explain(policytest.Request(t, does("launch", `"task":{"name":"T"},"credential":{"name":"x"}`)))
 	for _, want := range []string{"1960 more permissions", `Execute on Credential "x" (without a service): granted by ST6`, "denied by ST16", `"commands":["Launch"]`} {
 		if !strings.Contains(trace.String(), want) {
 			t.Errorf("no %q in the trace", want)
@@ -388,7 +365,7 @@ func TestDecideDoesNotAllocate(t *testing.T) {
 		ask("Read", "Task", "x", ""),
 		does("promote", `"bundle":{"name":"B"},"target":{"name":"X"}`),
 	} {
-		r := request(t, text)
+		r := policytest.Request(t, text)
 		var d policy.Decision
 		if n := testing.AllocsPerRun(100, func() { d = p.Decide(r) }); n != 0 {
 			t.Errorf("%s: %v allocations (%s)", text, n, d.Reason)
