@@ -79,6 +79,12 @@ func TestRules(t *testing.T) {
 		{"AU3/user in other letters", `"users":{"u":` + rows("1 * X") + `}`, ask("X", "type=JOBS name=A"), "deny AU3"},
 		{"AU3/rows", user("1 * X"), ask("X", "type=JOBS name=A"), "allow AU8"},
 
+		{"AU5/every attribute of a request", user("1 JOBF X name=F host=H login=L file_src=/s/* host_dst=D login_dst=M file_dst=/t/*"),
+			ask("X", "type=JOBF name=F host=H login=L file_src=/s/a host_dst=D login_dst=M file_dst=/t/a"), "allow AU8"},
+		{"AU5/one of them is another", user("1 JOBF X name=F host=H login=L file_src=/s/* host_dst=D login_dst=M file_dst=/t/*"),
+			ask("X", "type=JOBF name=F host=H login=L file_src=/s/a host_dst=D login_dst=N file_dst=/t/a"), "deny AU8"},
+		{"AU5/one right, not two", user("1 JOBS RX name=*"), ask("RX", "type=JOBS name=A"), "invalid"},
+
 		{"AU6/X is no right of VARA", user("1 VARA RWX name=*"), ask("X", "type=VARA name=A"), "deny AU6"},
 		{"AU6/the row stays valid", user("1 VARA RWX name=*"), ask("W", "type=VARA name=A"), "allow AU8"},
 		{"AU6/L for SCRI", user("1 * L name=*"), ask("L", "type=SCRI name=A"), "allow AU8"},

@@ -122,6 +122,7 @@ func TestRules(t *testing.T) {
 		{"ST6/user and groups add up", closed + group("", perm("Task", "x", ops("Read"))), ask("Read", "Task", "x", ""), "allow ST6"},
 		{"ST6/matched as a whole", closed + alice("", perm("Task", "x", ops("Delete")), perm("Task", "y", ops("Update"))), ask("Update", "Task", "x", ""), "deny ST6"},
 		{"ST6/no services given is any", closed + alice("", perm("Task", "x", ops("Read"))), ask("Read", "Task", "x", `,"services":["FIN"]`), "allow ST6"},
+		{"ST7/its type", closed + alice("", perm("Task Instance", "*", ops("Read"))), ask("Read", "Task Instance", "x", ""), "allow ST6"},
 		{"ST7/another type", closed + alice("", perm("Task", "*", ops("Read"))), ask("Read", "Task Instance", "x", ""), "deny ST6"},
 		{"ST7/unknown type", closed + alice("ops_admin"), ask("Read", "Job", "x", ""), "deny ST7"},
 		{"ST8/Create implies Update", closed + alice("", perm("Task", "*", ops("Create"))), ask("Update", "Task", "x", ""), "allow ST6"},
