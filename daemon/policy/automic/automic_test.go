@@ -141,6 +141,7 @@ func TestRules(t *testing.T) {
 		{"AU14/a trailing separator", file("/d/*"), src("/d/e/"), "allow AU8"},
 
 		{"AU15/empty columns", user("1  *  X"), ask("X", "type=JOBS name=A host=H login=L"), "allow AU8"},
+		{"AU15/one that is not empty restricts", user("1 * X host=H"), ask("X", "type=JOBS name=A host=I login=L"), "deny AU8"},
 		{"AU16/an object without a host", user("1 JOBS X name=* host=H"), ask("X", "type=JOBS name=A"), "allow AU8"},
 		{"AU16/for NOT rows too", user("1 JOBS X name=*", "NOT JOBS X name=* login=ROOT"), ask("X", "type=JOBS name=A"), "deny AU7"},
 		{"AU16/with another login", user("1 JOBS X name=*", "NOT JOBS X name=* login=ROOT"), ask("X", "type=JOBS name=A login=P"), "allow AU8"},
@@ -163,6 +164,7 @@ func TestRules(t *testing.T) {
 		{"AU19/of the root", user(`1 FOLD R name=\`), ask("R", `type=FOLD name=\PROD`), "allow AU8"},
 		{"AU19/not the root", user(`1 FOLD R name=\`), ask("R", `type=FOLD name=\`), "deny AU8"},
 		{"AU20/not passed on to objects", user(`1 FOLD X name=\PROD\*`), ask("X", `type=JOBS name=A`), "deny AU8"},
+		{"AU20/the object has a row of its own", user(`1 FOLD W name=\PROD\*`, "1 JOBS X name=A"), ask("X", `type=JOBS name=A`), "allow AU8"},
 
 		{"AU21/folder and template", user(`1 FOLD W name=\PROD`, "1 JOBS W name=STD.*"), ask("create", `type=JOBS template=STD.UNIX folder=\PROD`), "allow AU21"},
 		{"AU21/not the template", user(`1 FOLD W name=\PROD`, "1 JOBS W name=PAY.*"), ask("create", `type=JOBS template=STD.UNIX folder=\PROD`), "deny AU8"},

@@ -196,6 +196,7 @@ func TestRules(t *testing.T) {
 		{"ST16/connection while not strict", all, launch(`,"connections":[{"type":"SAP Connection","name":"Q"}]`), "allow ST16"},
 		{"ST16/what is no connection", all, launch(`,"connections":[{"type":"Agent","name":"A"}]`), "deny ST16"},
 		{"ST17/virtual resource", closed + all, launch(`,"virtual_resources":[{"name":"W"}]`), "deny ST16"},
+		{"ST17/no failure to start", closed + all, launch(`,"virtual_resources":[{"name":"V"}]`), "allow ST16"},
 		{"ST18/the credential that is used", closed + all, launch(`,"credential":{"name":"D"}`), "deny ST16"},
 		{"ST18/the credential that is used, granted", closed + all, launch(`,"credential":{"name":"C"}`), "allow ST16"},
 		{"ST18/none: the agent's own account", closed + all, launch(""), "allow ST16"},
