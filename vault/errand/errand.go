@@ -34,7 +34,11 @@ type Task struct {
 	Generation uint64        `json:"generation"` // of the batch whose key was sent
 	Token      *sealed.Token `json:"token,omitempty"`
 	Known      []Known       `json:"known,omitempty"`
-	Sweep      bool          `json:"sweep,omitempty"` // look at everything, whatever the indexes hint
+	Refused    []Refused     `json:"refused,omitempty"`
+	Indexes    []Index       `json:"indexes,omitempty"`
+	Sweep      bool          `json:"sweep,omitempty"`   // look at everything, whatever the indexes hint
+	Sources    []snapshot.ID `json:"sources,omitempty"` // read the sources of these too; a sweep reads all
+	Only       []snapshot.ID `json:"only,omitempty"`    // look at these and at nothing else
 }
 
 // Known is one document that the daemon holds.
@@ -42,6 +46,26 @@ type Known struct {
 	ID      snapshot.ID `json:"id"`
 	Version int64       `json:"version"`
 	Created time.Time   `json:"created"`
+	Turn    int64       `json:"turn,omitempty"` // as in snapshot.Entry, like the next two
+	Mark    []byte      `json:"mark,omitempty"`
+	Source  string      `json:"source,omitempty"`
+}
+
+// Refused is a version of a document that was read before and refused. It is
+// not read again: its fault is repeated as long as it is the current one.
+type Refused struct {
+	ID      snapshot.ID `json:"id"`
+	Version int64       `json:"version"`
+	Created time.Time   `json:"created"`
+	Detail  string      `json:"detail"`
+}
+
+// Index is one version of a scope's index: everything that it hinted at has been
+// looked at.
+type Index struct {
+	Scope   string    `json:"scope"`
+	Version int64     `json:"version"`
+	Created time.Time `json:"created"`
 }
 
 // The codes of reports and scopes. They are part of the daemon's status and
@@ -52,6 +76,7 @@ const (
 	TLS          = "vault.tls"           // an answer, from whom is not proved
 	Sealed       = "vault.sealed"        // the server says that it is sealed
 	LoginRefused = "vault.login_refused" // wrong or withdrawn credentials
+	WrappedUsed  = "vault.wrapped_used"  // the wrapping token was used before, or is not one for us: somebody else may have what was in it
 	Forbidden    = "vault.forbidden"     // 403 where this machine should be allowed
 	Missing      = "vault.missing"       // 404 with a text: no such mount
 	Limited      = "vault.limited"       // 429
@@ -70,19 +95,22 @@ type Report struct {
 	Removed []Removed `json:"removed,omitempty"`
 	Faults  []Fault   `json:"faults,omitempty"`
 
-	Token        *sealed.Token `json:"token,omitempty"` // for the next worker; nil: keep none
+	Token        *sealed.Token `json:"token,omitempty"`      // for the next worker; nil: keep none
+	KeepToken    bool          `json:"keep_token,omitempty"` // instead of Token: the one of the task is still the one
 	TokenExpires time.Time     `json:"token_expires,omitzero"`
 	Requests     int           `json:"requests"`
 }
 
 // Scope is the outcome for one scope. Read means that its lists and metadata
 // were answered whole: every known document of it that is neither in Removed nor
-// in Faults is confirmed.
+// in Faults is confirmed. A scope that is OK and not Read was only polled: its
+// index hinted at nothing else than what was looked at.
 type Scope struct {
 	Scope  string `json:"scope"`
 	Read   bool   `json:"read,omitempty"`
 	Code   string `json:"code"`
 	Detail string `json:"detail,omitempty"`
+	Index  *Index `json:"index,omitempty"` // for the next task; nil: there is none
 }
 
 // Removed is a known document that is in Vault no more, or not for this machine.
@@ -96,10 +124,17 @@ type Removed struct {
 type Fault struct {
 	Path   string `json:"path"` // below the mount, as snapshot.ID's String
 	Detail string `json:"detail"`
+
+	// The version that was refused, which need not be read again; zero when
+	// reading it again may help.
+	Version int64     `json:"version,omitempty"`
+	Created time.Time `json:"created,omitzero"`
 }
 
-// Message is one frame of an answer: exactly one of the two is set.
+// Message is one frame of an answer: exactly one of the three is set. A token
+// on its own is to be kept at once: what it was made from can be used only once.
 type Message struct {
 	Put    *sealed.Record `json:"put,omitempty"`
+	Token  *sealed.Token  `json:"token,omitempty"`
 	Report *Report        `json:"report,omitempty"`
 }

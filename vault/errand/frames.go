@@ -59,6 +59,19 @@ func readTask(r io.Reader, t *Task) error {
 	return atEnd(r)
 }
 
+var errMessage = errors.New("errand: a message is a record, a token or a report")
+
+// one reports whether m is exactly one of what a message can be.
+func (m *Message) one() bool {
+	n := 0
+	for _, is := range [3]bool{m.Put != nil, m.Token != nil, m.Report != nil} {
+		if is {
+			n++
+		}
+	}
+	return n == 1
+}
+
 // Writer is the worker's end of an answer.
 type Writer struct {
 	w    io.Writer
@@ -78,8 +91,8 @@ func (w *Writer) Message(m Message) error {
 		return w.err
 	case w.done:
 		return errors.New("errand: a message after the report")
-	case (m.Put == nil) == (m.Report == nil):
-		return errors.New("errand: a message is a record or a report")
+	case !m.one():
+		return errMessage
 	}
 	b, err := frame(m)
 	if err != nil {
@@ -139,8 +152,8 @@ func (r *Reader) next() (Message, error) {
 	if err := decode(b, &m); err != nil {
 		return Message{}, fmt.Errorf("errand: answer: %w", err)
 	}
-	if (m.Put == nil) == (m.Report == nil) {
-		return Message{}, errors.New("errand: answer: a message is a record or a report")
+	if !m.one() {
+		return Message{}, errMessage
 	}
 	return m, nil
 }

@@ -3,6 +3,7 @@
 package snapshot
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -48,12 +49,35 @@ func (id ID) String() string {
 // Entry is one document of Vault as this machine knows it, without its password. Exactly one of
 // BatchUser and Policy is set, the one that ID.Kind names.
 type Entry struct {
-	ID         ID         `json:"id"`
-	Version    int64      `json:"version"` // of Vault's key-value store
-	Created    time.Time  `json:"created"` // of that version, by Vault's clock
-	Generation uint64     `json:"generation"`
-	BatchUser  *BatchUser `json:"batch_user,omitempty"`
-	Policy     *Policy    `json:"policy,omitempty"`
+	ID         ID        `json:"id"`
+	Version    int64     `json:"version"` // of Vault's key-value store
+	Created    time.Time `json:"created"` // of that version, by Vault's clock
+	Generation uint64    `json:"generation"`
+
+	// Of a batch user whose password lies in another place of Vault: Turn counts the passwords that
+	// this machine has seen there, from 1, and Mark is the same as long as the password is. The sync
+	// worker alone can make a mark, so it tells nobody else anything.
+	Turn    int64     `json:"turn,omitempty"`
+	Mark    []byte    `json:"mark,omitempty"`
+	Rotates time.Time `json:"rotates,omitzero"` // when that place announced the next password
+
+	BatchUser *BatchUser `json:"batch_user,omitempty"`
+	Policy    *Policy    `json:"policy,omitempty"`
+}
+
+// SecretVersion is what callers know the password by: the turn where it lies elsewhere, else the
+// document's version.
+func (e *Entry) SecretVersion() int64 {
+	if e.Turn > 0 {
+		return e.Turn
+	}
+	return e.Version
+}
+
+// Compare orders versions of one document by (Created, Version, Turn): one that was removed for good and
+// written anew begins with version 1 again.
+func (e *Entry) Compare(other *Entry) int {
+	return cmp.Or(e.Created.Compare(other.Created), cmp.Compare(e.Version, other.Version), cmp.Compare(e.Turn, other.Turn))
 }
 
 // BatchUser is a batch user with the defaults applied. Its password is elsewhere, sealed.
