@@ -1,0 +1,179 @@
+package automic
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"batchwarden/daemon/policy"
+)
+
+var _ policy.Granter = Model{}
+
+// Grant gives a user or a user group X on the LOGIN object (AU26): one row for
+// each authorization group that has to grant and does not (AU8). It adds no
+// group number to anybody who has others, for that would take rights away.
+// The rows for the jobs are the controller's business.
+func (Model) Grant(doc []byte, to policy.Grantee, b policy.BatchUser, makeGrantee bool) (policy.Edit, error) {
+	g, err := begin(doc, to, b)
+	if err != nil {
+		return policy.Edit{}, err
+	}
+	if !g.text.Has(g.path()...) {
+		if !makeGrantee {
+			return policy.Edit{}, fmt.Errorf("%v %w", to, policy.ErrUnknownGrantee)
+		}
+		if err := g.text.Set(map[string]any{"rows": []any{}}, g.path()...); err != nil {
+			return policy.Edit{}, err
+		}
+		g.changed("%s is made", g.place())
+	}
+	missing, err := g.missing()
+	if err != nil {
+		return policy.Edit{}, err
+	}
+	if missing == 0 {
+		g.edit.Already, err = g.by()
+		return g.edit, err
+	}
+	for number := 1; number < len(noGroup); number++ {
+		if missing&(1<<number) != 0 {
+			if err := g.add(fmt.Sprint(number)); err != nil {
+				return policy.Edit{}, err
+			}
+		}
+	}
+	return g.done()
+}
+
+// Revoke takes X from the rows of the user or user group that are about this
+// LOGIN object alone. A row that has no right left goes, unless it is the last
+// of its authorization group and others remain: without the group less would
+// be needed for everything else (AU8).
+func (Model) Revoke(doc []byte, from policy.Grantee, b policy.BatchUser) (policy.Edit, error) {
+	g, err := begin(doc, from, b)
+	if err != nil {
+		return policy.Edit{}, err
+	}
+	if !g.text.Has(g.path()...) {
+		return policy.Edit{}, fmt.Errorf("%v %w", from, policy.ErrUnknownGrantee)
+	}
+	for i, d := range slices.Backward(g.rows()) {
+		r, ok := d.direct(g.name)
+		if !ok || r.rights&execute == 0 {
+			continue
+		}
+		place := fmt.Sprintf("%s.rows[%d]", g.place(), i)
+		if err := g.text.Set((r.rights &^ execute).String(), g.path("rows", i, "rights")...); err != nil { // "" is no right
+			return policy.Edit{}, err
+		}
+		if r.rights != execute {
+			g.changed("%s: X is taken from the row %s", place, d)
+			continue
+		}
+		before := *g.text
+		if err := g.text.Remove(g.path("rows", i)...); err != nil {
+			return policy.Edit{}, err
+		}
+		fewer, err := g.fewer(&before)
+		if err != nil {
+			return policy.Edit{}, err
+		}
+		if fewer {
+			*g.text = before
+			g.changed("%s: X is taken from the row %s, which stays without a right so that group %s counts as before (AU8)", place, d, d.Group)
+			continue
+		}
+		g.changed("%s: the row %s is removed", place, d)
+	}
+	if g.edit.Still, err = g.by(); err != nil {
+		return policy.Edit{}, err
+	}
+	return g.done()
+}
+
+// An amendment is one change of a document.
+type amendment struct {
+	text  *policy.Text
+	to    policy.Grantee
+	name  string // of the LOGIN object
+	query query
+	edit  policy.Edit
+}
+
+func begin(doc []byte, to policy.Grantee, b policy.BatchUser) (*amendment, error) {
+	if to.User == "" && to.Group == "" {
+		return nil, fmt.Errorf("%v %w: Automic grants to users and user groups (AU1)", to, policy.ErrGrantee)
+	}
+	if b.Name == "" || strings.ContainsAny(b.Name, "*?,") || strings.TrimSpace(b.Name) != b.Name {
+		return nil, fmt.Errorf("%q cannot be written as a filter for one LOGIN object (AU11, AU12)", b.Name)
+	}
+	if _, err := Parse("", doc); err != nil {
+		return nil, err
+	}
+	_, name := put(nil, b.Name)
+	return &amendment{text: policy.NewText(doc), to: to, name: b.Name,
+		query: query{kind: login, right: execute, name: name}, edit: policy.Edit{Text: doc}}, nil
+}
+
+func (g *amendment) path(more ...any) []any {
+	if g.to.Group != "" {
+		return append([]any{"groups", g.to.Group}, more...)
+	}
+	return append([]any{"users", g.to.User}, more...)
+}
+
+func (g *amendment) place() string {
+	if g.to.Group != "" {
+		return "groups." + g.to.Group
+	}
+	return "users." + g.to.User
+}
+
+// rows are the grantee's own.
+func (g *amendment) rows() []docRow {
+	rows := []docRow{}
+	g.text.Decode(&rows, g.path("rows")...)
+	return rows
+}
+
+// direct compiles a row that is about the LOGIN object and no other.
+func (d docRow) direct(name string) (row, bool) {
+	if d.Host != "" || d.Login != "" || d.FileSrc != "" || d.HostDst != "" || d.LoginDst != "" || d.FileDst != "" {
+		return row{}, false
+	}
+	r := builder{}.row(&d, nil) // it has no faults: the document was parsed
+	return r, r.group > 0 && r.kinds == login.bit() && string(r.name) == upper(name)
+}
+
+// add gives the right in one authorization group: by a row that is there for
+// this LOGIN object already, or a new one.
+func (g *amendment) add(number string) error {
+	for i, d := range g.rows() {
+		if r, ok := d.direct(g.name); ok && d.Group == number {
+			d.Rights = (r.rights | execute).String()
+			g.changed("%s.rows[%d]: X is added to the row %s", g.place(), i, d)
+			return g.text.Set(d.Rights, g.path("rows", i, "rights")...)
+		}
+	}
+	g.changed("%s.rows: the row %s is added", g.place(), docRow{Group: number, Type: login.String(), Name: g.name, Rights: execute.String()})
+	return g.text.Append(struct {
+		Group  string `json:"grp"`
+		Type   string `json:"type"`
+		Name   string `json:"name"`
+		Rights string `json:"rights"`
+	}{number, login.String(), g.name, execute.String()}, g.path("rows")...)
+}
+
+func (g *amendment) changed(format string, args ...any) {
+	g.edit.Changes = append(g.edit.Changes, fmt.Sprintf(format, args...))
+}
+
+// done parses what came of it, so that nothing faulty leaves.
+func (g *amendment) done() (policy.Edit, error) {
+	g.edit.Text = g.text.Bytes()
+	if _, err := Parse("", g.edit.Text); err != nil {
+		return policy.Edit{}, err
+	}
+	return g.edit, nil
+}
