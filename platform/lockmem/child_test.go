@@ -20,9 +20,11 @@ import (
 
 // Children of this test binary, by the value of LOCKMEM_CHILD.
 var children = map[string]func() error{
-	"low limit": childLowLimit,
-	"memguard":  childMemguard,
-	"harden":    childHarden,
+	"limit":    childLimit,
+	"refused":  childRefused,
+	"memguard": childMemguard,
+	"harden":   childHarden,
+	"watch":    childWatch,
 }
 
 func TestMain(m *testing.M) {
@@ -36,12 +38,13 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-func child(t *testing.T, name string) string {
+// child runs one to its end. One that hangs fails the test.
+func child(t *testing.T, name string, env ...string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, os.Args[0])
-	cmd.Env = append(os.Environ(), "LOCKMEM_CHILD="+name)
+	cmd.Env = append(append(os.Environ(), "LOCKMEM_CHILD="+name), env...)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("child %q: %v, %s", name, err, out)
@@ -55,33 +58,6 @@ func asNobody() error {
 		return nil
 	}
 	return syscall.Setresuid(65534, 65534, 65534)
-}
-
-func childLowLimit() error {
-	if err := unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unix.Rlimit{Cur: 16 << 10, Max: 16 << 10}); err != nil {
-		return err
-	}
-	if err := asNobody(); err != nil {
-		return err
-	}
-	a, err := New(64)
-	if err != nil {
-		return err
-	}
-	fmt.Println(a.Backend(), "because", a.Degraded())
-	if err := a.Borrow(context.Background(), func(b *Buffer) error { return b.Random(100) }); err != nil {
-		return err
-	}
-	return a.Close()
-}
-
-// TestLowLimit: where memory cannot be locked there is one sentence and no hang.
-func TestLowLimit(t *testing.T) {
-	got := child(t, "low limit")
-	if !strings.HasPrefix(got, "unlocked because 260 KiB of memory for secrets cannot be locked and may reach swap: RLIMIT_MEMLOCK is 16 KiB") ||
-		strings.Contains(got, "\n") {
-		t.Errorf("got %q", got)
-	}
 }
 
 func childMemguard() error {
@@ -122,6 +98,11 @@ func childHarden() error {
 		return err
 	}
 	fmt.Println("after:", Hardened())
+	return undo()
+}
+
+// undo makes the process dumpable again, as a library or a debugger might.
+func undo() error {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0); err != nil {
 		return err
 	}
@@ -132,6 +113,38 @@ func childHarden() error {
 func TestHarden(t *testing.T) {
 	want := "before: true\nafter: <nil>\nundone: lockmem: the process can be dumped and traced (PR_GET_DUMPABLE is 1)"
 	if got := child(t, "harden"); got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func childWatch() error {
+	if err := Harden(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	told, ended := make(chan error, 10), make(chan struct{})
+	go func() {
+		defer close(ended)
+		Watch(ctx, time.Millisecond, func(err error) { told <- err })
+	}()
+	if err := undo(); err != nil {
+		return err
+	}
+	fmt.Println("told:", <-told)
+	fmt.Println("mended:", Hardened())
+	cancel()
+	<-ended
+	fmt.Println("said again:", len(told))
+	return nil
+}
+
+// TestWatch: what was undone is noticed, said once, and put right.
+func TestWatch(t *testing.T) {
+	const reason = "lockmem: the process can be dumped and traced (PR_GET_DUMPABLE is 1)"
+	got := child(t, "watch")
+	_, got, _ = strings.Cut(got, "\n") // Watch may have mended it before it is looked at
+	if want := "told: " + reason + "\nmended: <nil>\nsaid again: 0"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }

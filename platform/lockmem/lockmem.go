@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"time"
 	"unsafe"
 )
 
@@ -20,6 +21,8 @@ const (
 	MaxKeys = 64
 	// MaxSlots bounds an arena: 16 MiB.
 	MaxSlots = 4096
+	// MaxWait is how long Borrow waits for a free slot when its context lets it.
+	MaxWait = 10 * time.Second
 )
 
 // Names of backends.
@@ -32,6 +35,9 @@ const (
 // ErrNoKeyRoom reports that all places for keys are taken.
 var ErrNoKeyRoom = errors.New("no room for another key")
 
+// ErrBusy reports that no slot became free within MaxWait.
+var ErrBusy = errors.New("all are in use for too long")
+
 // An Arena is all the locked memory of a process. It is allocated once and never grows. Its methods
 // may be called from anywhere.
 type Arena struct {
@@ -39,6 +45,7 @@ type Arena struct {
 	degraded string
 	slots    chan *Buffer // those that are free
 	count    int
+	wait     time.Duration // MaxWait
 	release  func() error
 
 	mu   sync.Mutex
@@ -58,7 +65,7 @@ func New(slots int) (*Arena, error) {
 	}
 	a := &Arena{
 		backend: region.backend, degraded: region.degraded, release: region.release,
-		slots: make(chan *Buffer, slots), count: slots,
+		slots: make(chan *Buffer, slots), count: slots, wait: MaxWait,
 	}
 	mem := region.mem
 	for i := range MaxKeys {
@@ -116,28 +123,40 @@ func (a *Arena) Drop(k *Buffer) {
 }
 
 // Borrow calls f with a slot of SlotSize octets, empty at first, and wipes the slot whatever f does.
-// It waits for a free slot until ctx is done, and then returns an error that wraps ctx.Err. What f
-// leaves on the stack is overwritten too, as long as f uses less than 20 KiB of it and starts no
-// goroutine. f must not keep the Buffer, nor anything of it.
+// It waits for a free slot until ctx is done or MaxWait is over, and then returns an error that wraps
+// ctx.Err or ErrBusy. What f leaves on the stack is overwritten too, as long as f uses less than 20 KiB
+// of it and starts no goroutine. f must not keep the Buffer, nor anything of it.
 func (a *Arena) Borrow(ctx context.Context, f func(*Buffer) error) error {
-	var b *Buffer
-	select {
-	case b = <-a.slots:
-	default:
-		select {
-		case b = <-a.slots:
-		case <-ctx.Done():
-			return fmt.Errorf("lockmem: waiting for one of %d slots: %w", a.count, ctx.Err())
-		}
-	}
-	if b == nil {
-		return errors.New("lockmem: the arena is closed")
+	b, err := a.slot(ctx)
+	if err != nil {
+		return err
 	}
 	defer func() {
 		b.wipe()
 		a.slots <- b
 	}()
 	return onGrownStack(b, f)
+}
+
+// slot waits for a free one.
+func (a *Arena) slot(ctx context.Context) (b *Buffer, err error) {
+	select {
+	case b = <-a.slots:
+	default:
+		late := time.NewTimer(a.wait)
+		defer late.Stop()
+		select {
+		case b = <-a.slots:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("lockmem: waiting for one of %d slots: %w", a.count, ctx.Err())
+		case <-late.C:
+			return nil, fmt.Errorf("lockmem: waiting for one of %d slots: %w", a.count, ErrBusy)
+		}
+	}
+	if b == nil {
+		return nil, errors.New("lockmem: the arena is closed")
+	}
+	return b, nil
 }
 
 // Close wipes and frees the memory. It waits for no one: closing an arena of which something is still
@@ -188,6 +207,32 @@ func Hardened() error {
 		return fmt.Errorf("lockmem: %w", err)
 	}
 	return nil
+}
+
+// Watch looks, every so often until ctx ends, whether what Harden did is in force, and puts it back in
+// force when it is not. report is told what was found undone and, in the same error, why that could not
+// be mended. It is not called while all is well, nor again for the same words.
+func Watch(ctx context.Context, every time.Duration, report func(error)) {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	said := ""
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		found := Hardened()
+		if found == nil {
+			said = ""
+			continue
+		}
+		err := errors.Join(found, Harden())
+		if err.Error() != said {
+			report(err)
+		}
+		said = err.Error()
+	}
 }
 
 // A Buffer is a piece of an arena. It refuses to be printed or encoded in any way. It is for one
