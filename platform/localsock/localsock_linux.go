@@ -240,12 +240,23 @@ func sendFiles(c *net.UnixConn, data []byte, files []syscall.Conn) (n int, err e
 	return n, err
 }
 
-// receiveFiles reads up to len(data) octets and at most limit descriptors that came with them.
+// controlRoom is the room for so many descriptors that come at once, and perhaps for one more.
+func controlRoom(files int) []byte { return make([]byte, unix.CmsgSpace(4*files)) }
+
+// receiveFiles reads up to len(data) octets and at most limit descriptors that came with them, or one more.
 func receiveFiles(c *net.UnixConn, data []byte, limit int) (n int, files []*os.File, err error) {
-	oob := make([]byte, unix.CmsgSpace(4*limit))
+	return receive(c, data, controlRoom(limit))
+}
+
+// receive reads up to len(data) octets and as many descriptors that came with them as oob has room for. More are an
+// error, with those that had room.
+func receive(c *net.UnixConn, data, oob []byte) (n int, files []*os.File, err error) {
 	n, oobn, flags, _, err := c.ReadMsgUnix(data, oob)
-	if n == 0 && err == nil && len(data) > 0 {
-		err = io.EOF
+	if n == 0 && len(data) > 0 && (err == nil || errors.Is(err, io.EOF)) {
+		err = io.EOF // itself, as any reader's
+	}
+	if oobn == 0 {
+		return n, nil, err
 	}
 	messages, parseErr := unix.ParseSocketControlMessage(oob[:oobn])
 	for i := range messages {
@@ -263,7 +274,7 @@ func receiveFiles(c *net.UnixConn, data []byte, limit int) (n int, files []*os.F
 	case parseErr != nil:
 		return n, files, fmt.Errorf("%w: %w", ErrFrame, parseErr)
 	case flags&unix.MSG_CTRUNC != 0:
-		return n, files, fmt.Errorf("%w: more than %d descriptors", ErrFrame, limit)
+		return n, files, fmt.Errorf("%w: more descriptors than may come", ErrFrame)
 	}
 	return n, files, nil
 }

@@ -1,0 +1,133 @@
+package localsock
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+)
+
+// Requests is a connection on which requests follow one another, as in HTTP, and each may bring descriptors with its
+// first octet. It reads like any net.Conn. Who serves it says where the handling of a request begins and ends:
+//
+//	files := c.Begin() // they are the caller's now
+//	defer c.End()
+//
+// Descriptors that come at another place, more of them than the limit, or some before the request ahead of them was
+// answered, break the connection: nobody could say what they belong to. None is ever left open.
+type Requests struct {
+	*net.UnixConn
+	limit int
+	oob   []byte // of the one Read that there is at a time
+
+	mu     sync.Mutex // guards the rest
+	fresh  bool       // the last request was handled, and of the next one no octet was read yet
+	closed bool
+	files  []*os.File // of the request that is being read
+	err    error      // what broke the connection
+}
+
+// NewRequests takes the connection over; limit is how many descriptors a request may bring.
+func NewRequests(c *net.UnixConn, limit int) *Requests {
+	return &Requests{UnixConn: c, limit: limit, oob: controlRoom(limit), fresh: true}
+}
+
+// Read reads what came. Where a request begins it reads one octet, so that the descriptors which come with it are this
+// request's: the kernel would join the end of one request and the begin of the next, and its descriptors.
+func (c *Requests) Read(b []byte) (int, error) {
+	c.mu.Lock()
+	fresh, err := c.fresh, c.err
+	c.mu.Unlock()
+	if err != nil || len(b) == 0 {
+		return 0, err
+	}
+	if fresh {
+		b = b[:1]
+	}
+	n, files, err := receive(c.UnixConn, b, c.oob)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(files) > 0 {
+		if err == nil {
+			err = c.accept(files)
+		}
+		if err != nil {
+			closeAll(files)
+			c.err = err
+			return 0, err
+		}
+	}
+	if n > 0 {
+		c.fresh = false
+	}
+	return n, err
+}
+
+// accept takes descriptors in for the request that begins. The caller holds mu.
+func (c *Requests) accept(files []*os.File) error {
+	switch {
+	case c.closed:
+		return net.ErrClosed
+	case !c.fresh:
+		return fmt.Errorf("%w: descriptors came in the middle of a request, or before the last one was answered", ErrFrame)
+	case len(files) > c.limit:
+		return fmt.Errorf("%w: more than %d descriptors", ErrFrame, c.limit)
+	}
+	c.files = files
+	return nil
+}
+
+// Begin says that the request which was read is being handled, and returns the descriptors that came with it: they
+// are the caller's to close.
+func (c *Requests) Begin() []*os.File {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	files := c.files
+	c.files, c.fresh = nil, false
+	return files
+}
+
+// End says that the request has been handled and all of it was read: what comes now is the next one.
+func (c *Requests) End() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.fresh = true
+}
+
+// Close closes the connection, and the descriptors of a request that was not handled.
+func (c *Requests) Close() error {
+	c.mu.Lock()
+	closeAll(c.files)
+	c.files, c.closed = nil, true
+	c.mu.Unlock()
+	return c.UnixConn.Close()
+}
+
+// File is what can be sent with a request: an *os.File or a connection.
+type File = syscall.Conn
+
+// WithFiles returns the connection, which sends the descriptors with the first octet that is written. The files stay
+// the caller's and must be open until then.
+func WithFiles(c *net.UnixConn, files ...File) net.Conn {
+	return &bringing{UnixConn: c, files: files}
+}
+
+type bringing struct {
+	*net.UnixConn
+	files []File // still to be sent
+}
+
+func (b *bringing) Write(data []byte) (n int, err error) {
+	if len(b.files) > 0 && len(data) > 0 {
+		n, err = sendFiles(b.UnixConn, data, b.files)
+		if err != nil {
+			return n, err
+		}
+		if b.files = nil; n == len(data) {
+			return n, nil
+		}
+	}
+	more, err := b.UnixConn.Write(data[n:])
+	return n + more, err
+}
