@@ -217,7 +217,7 @@ func openStore(c *config.Config, arena *lockmem.Arena) (*sealed.Store, error) {
 		return nil, err
 	}
 	defer arena.Drop(key.KEK) // the store needs it to open, and not after
-	own := sealed.Key(*key)
+	own := sealed.Key{KEK: key.KEK, Kind: key.Kind, ID: key.ID}
 	return sealed.Open(dir, &own, arena)
 }
 

@@ -15,7 +15,7 @@ import (
 
 func arena(t *testing.T) *lockmem.Arena {
 	t.Helper()
-	a, err := lockmem.New(2)
+	a, err := lockmem.New(1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +116,8 @@ func TestRefused(t *testing.T) {
 		{"zeros", "keyfile:" + zeros, "holds zeros"},
 		{"no path", "keyfile:", "is no key"},
 		{"nothing", "", "is no key"},
-		{"kind with a path it does not take", "tpm2:/x", "is no key"},
+		{"kind with a path it does not take", "credential:/x", "is no key"},
+		{"kind without the path it takes", "tpm2", "is no key"},
 		{"directory is missing", "keyfile:" + dir + "/no/key", "no such file"},
 	}
 	for _, c := range cases {
@@ -126,9 +127,7 @@ func TestRefused(t *testing.T) {
 			}
 		})
 	}
-	for _, kind := range []string{Credential, TPM2, DPAPI} {
-		if _, err := Open(kind, true, a); !errors.Is(err, errors.ErrUnsupported) {
-			t.Errorf("%s: %v", kind, err)
-		}
+	if _, err := Open("dpapi:"+dir+"/dpapi", true, a); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("dpapi: %v", err)
 	}
 }
