@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/openbao/openbao/builtin/credential/approle"
 	"github.com/openbao/openbao/builtin/credential/cert"
+	jwtauth "github.com/openbao/openbao/builtin/credential/jwt"
 	"github.com/openbao/openbao/builtin/credential/userpass"
 	"github.com/openbao/openbao/builtin/logical/kv"
 	"github.com/openbao/openbao/command/server"
@@ -27,7 +28,7 @@ func secretEngines() map[string]logical.Factory {
 }
 
 func authMethods() map[string]logical.Factory {
-	return map[string]logical.Factory{"approle": approle.Factory, "cert": cert.Factory, "userpass": userpass.Factory}
+	return map[string]logical.Factory{"approle": approle.Factory, "cert": cert.Factory, "jwt": jwtauth.Factory, "userpass": userpass.Factory}
 }
 
 // builtins answers the core's question which engines exist. None is a plugin:
