@@ -229,6 +229,14 @@ func (l *Launcher) Sync(ctx context.Context, stdin, stdout *os.File) error {
 	return nil
 }
 
+// Witness tells the launcher a number of the daemon's that only grows, and returns the highest that the launcher was
+// ever told, this one included: it is kept where the daemon cannot write. With settle the launcher goes on from this
+// number, even if it was told a higher one.
+func (l *Launcher) Witness(ctx context.Context, number uint64, settle bool) (highest uint64, err error) {
+	a, _, err := l.call(ctx, Request{Call: CallWitness, Witness: number, Settle: settle})
+	return a.Witness, err
+}
+
 func (l *Launcher) job(ctx context.Context, r Request, files ...syscall.Conn) (Answer, error) {
 	a, extra, err := l.call(ctx, r, files...)
 	closeFiles(extra)

@@ -34,7 +34,9 @@ const (
 	CallSignal = "signal" // Owner, ID, Signal, Wait (grace) -> Job
 	CallSync   = "sync"   // descriptors: the worker's stdin and stdout -> Exit
 	CallStatus = "status" // -> State
-	CallCancel = "cancel" // Number: the request that nobody waits for any more; not answered itself
+	// Witness, Settle -> Witness: the highest so far
+	CallWitness = "witness"
+	CallCancel  = "cancel" // Number: the request that nobody waits for any more; not answered itself
 )
 
 // Request is one frame of the daemon.
@@ -48,6 +50,9 @@ type Request struct {
 	Signal string        `json:"signal,omitempty"`
 	After  uint64        `json:"after,omitempty"`
 	Wait   time.Duration `json:"wait,omitempty"`
+
+	Witness uint64 `json:"witness,omitempty"`
+	Settle  bool   `json:"settle,omitempty"`
 }
 
 // Answer is one frame of the launcher.
@@ -60,6 +65,7 @@ type Answer struct {
 	More    bool      `json:"more,omitempty"`
 	Exit    *SyncExit `json:"exit,omitempty"`
 	State   *State    `json:"state,omitempty"`
+	Witness uint64    `json:"witness,omitempty"`
 }
 
 // SyncExit is how a sync worker ended; ExitCode -1 when a signal did it.

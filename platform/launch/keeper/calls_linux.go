@@ -43,6 +43,9 @@ func (k *keeper) call(ctx context.Context, r *launch.Request, files []*os.File) 
 		return launch.Answer{Exit: exit}, nil, err
 	case launch.CallStatus:
 		return launch.Answer{State: k.state()}, nil, nil
+	case launch.CallWitness:
+		highest, err := k.witness.tell(r.Witness, r.Settle)
+		return launch.Answer{Witness: highest}, nil, err
 	}
 	return a, nil, &launch.Refused{Code: launch.CodeInvalid, Reason: fmt.Sprintf("there is no call %q", r.Call)}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -29,6 +30,7 @@ type keeper struct {
 	boot    string
 	boxes   *boxes
 	journal *journal
+	witness *witness
 	public  *os.File // the public listening socket, to hand over
 
 	jobsDone sync.WaitGroup
@@ -66,7 +68,7 @@ func run(ctx context.Context, c Config) (err error) {
 	if err := safefile.CheckDir(c.StateDir, safefile.Rules{Self: true, Mode: 0o700}); err != nil {
 		return fmt.Errorf("keeper: state: %w", err)
 	}
-	lock, err := safefile.Lock(c.StateDir)
+	lock, err := lockState(ctx, c.StateDir)
 	if err != nil {
 		return fmt.Errorf("keeper: state: is another launcher running? %w", err)
 	}
@@ -76,6 +78,9 @@ func run(ctx context.Context, c Config) (err error) {
 	defer k.boxes.close()
 	if err := k.remember(); err != nil {
 		return err
+	}
+	if k.witness, err = openWitness(c.StateDir); err != nil {
+		c.Log.Error("the daemon's witness begins anew", "err", err)
 	}
 	defer func() { err = errors.Join(err, k.journal.close()) }()
 	public, private, err := k.listen()
@@ -88,6 +93,24 @@ func run(ctx context.Context, c Config) (err error) {
 		k.Log.Warn("the launcher is not root: it can start no jobs")
 	}
 	return k.work(ctx, private)
+}
+
+// lockWait is how long the lock of the state directory is waited for. A launcher that was killed leaves it behind for as
+// long as a child of its is between fork and exec.
+const lockWait = 2 * time.Second
+
+func lockState(ctx context.Context, dir string) (io.Closer, error) {
+	for deadline := time.Now().Add(lockWait); ; {
+		lock, err := safefile.Lock(dir)
+		if !errors.Is(err, safefile.ErrLocked) || time.Now().After(deadline) {
+			return lock, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
 }
 
 // work serves until ctx ends and returns when everything it started has ended; jobs themselves go on.

@@ -1,6 +1,8 @@
 package keeper
 
 import (
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"batchwarden/platform/launch"
+	"batchwarden/platform/safefile"
 )
 
 // TestRestart: jobs go on without a launcher, and the next one knows what was, and what it cannot know.
@@ -218,5 +221,30 @@ func TestFullDisk(t *testing.T) {
 	b.restart(func(text string) string { return text })
 	if job := b.wait("full"); job.ExitCode == nil {
 		t.Errorf("after a restart: %+v", job)
+	}
+}
+
+// TestLockOfOneWhoWasKilled: a launcher that was killed leaves the lock to a child between fork and exec. Its successor
+// used to end at once with "locked by another process".
+func TestLockOfOneWhoWasKilled(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	old, err := safefile.Lock(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	released := time.AfterFunc(100*time.Millisecond, func() { _ = old.Close() })
+	defer released.Stop()
+	mine, err := lockState(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mine.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if _, err := lockState(ctx, dir); !errors.Is(err, safefile.ErrLocked) {
+		t.Errorf("a lock that is held: %v", err)
 	}
 }
