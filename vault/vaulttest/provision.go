@@ -2,6 +2,7 @@ package vaulttest
 
 import (
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"context"
 	"crypto/sha256"
@@ -17,78 +18,32 @@ import (
 	"strings"
 	"time"
 
+	"batchwarden/vault/admin"
+
 	"github.com/hashicorp/vault/api"
 )
 
 // Mount is the KV v2 mount that Init makes.
 const Mount = "batch"
 
-const (
-	machinePolicy = "batchwarden-machine"
-	upgradeTime   = 10 * time.Second
-)
+// entityName is what vault/admin calls a machine's identity.
+func entityName(machine string) string { return "batchwarden-machine-" + machine }
 
-// machineRules let a machine read its own scope, its platform's and its own
-// identity; {{…}} is filled in by Vault for the token that asks.
-const machineRules = `
-path "batch/data/machines/{{identity.entity.metadata.machine}}/*"       { capabilities = ["read"] }
-path "batch/metadata/machines/{{identity.entity.metadata.machine}}/*"   { capabilities = ["read", "list"] }
-path "batch/data/platforms/{{identity.entity.metadata.platform}}/*"     { capabilities = ["read"] }
-path "batch/metadata/platforms/{{identity.entity.metadata.platform}}/*" { capabilities = ["read", "list"] }
-path "identity/entity/id/{{identity.entity.id}}"                        { capabilities = ["read"] }
-`
-
-func groupPolicy(group string) string { return "batchwarden-group-" + group }
-
-func groupRules(group string) string {
-	return fmt.Sprintf(`
-path "batch/data/groups/%[1]s/*"     { capabilities = ["read"] }
-path "batch/metadata/groups/%[1]s/*" { capabilities = ["read", "list"] }
-`, group)
+// Admin returns what "batchwarden admin" has behind it, with the root token. It
+// is for one use: the server may be another the next time.
+func (s *Server) Admin() (*admin.Admin, error) {
+	return admin.New(admin.Config{Address: s.Address, Token: s.RootToken, CAFile: s.CAFile, Namespace: s.namespace, Mount: Mount})
 }
 
 // Init makes what all machines share: mount, auth method, policy. It may be called again.
 func (s *Server) Init(ctx context.Context) error {
-	sys := s.root.Sys()
-	mounts, err := sys.ListMountsWithContext(ctx)
+	a, err := s.Admin()
 	if err != nil {
 		return err
 	}
-	if mounts[Mount+"/"] == nil {
-		if err := sys.MountWithContext(ctx, Mount, &api.MountInput{Type: "kv", Options: map[string]string{"version": "2"}}); err != nil {
-			return err
-		}
-	}
-	auths, err := sys.ListAuthWithContext(ctx)
-	if err != nil {
-		return err
-	}
-	if auths["approle/"] == nil {
-		if err := sys.EnableAuthWithOptionsWithContext(ctx, "approle", &api.EnableAuthOptions{Type: "approle"}); err != nil {
-			return err
-		}
-	}
-	if err := sys.PutPolicyWithContext(ctx, machinePolicy, machineRules); err != nil {
-		return err
-	}
-	return s.mountReady(ctx)
-}
-
-// mountReady waits until a new KV v2 mount, which first turns itself into one, answers.
-func (s *Server) mountReady(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, upgradeTime)
-	defer cancel()
-	for {
-		_, err := s.root.Logical().ReadWithContext(ctx, Mount+"/config")
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return errors.Join(ctx.Err(), err)
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
+	defer a.Close()
+	_, err = a.Init(ctx)
+	return err
 }
 
 // MachineOptions are what AddMachine leaves at its defaults.
@@ -108,62 +63,52 @@ func (s *Server) AddMachine(ctx context.Context, name, platform string, groups .
 
 // AddMachineWith is AddMachine with options.
 func (s *Server) AddMachineWith(ctx context.Context, name, platform string, o MachineOptions) (roleID, secretID string, err error) {
-	ttl := o.TokenTTL
-	if ttl == 0 {
-		ttl = time.Hour
-	}
-	most := o.TokenMax
-	if most == 0 {
-		most = 10 * ttl
-	}
-	role := "auth/approle/role/" + name
-	if _, err := s.write(ctx, role, map[string]any{"token_ttl": seconds(ttl), "token_max_ttl": seconds(most)}); err != nil {
-		return "", "", err
-	}
-	policies := []string{machinePolicy, extraPolicy(name)}
-	if err := s.SetRules(ctx, name); err != nil {
-		return "", "", err
-	}
-	for _, g := range o.Groups {
-		if err := s.root.Sys().PutPolicyWithContext(ctx, groupPolicy(g), groupRules(g)); err != nil {
-			return "", "", err
-		}
-		policies = append(policies, groupPolicy(g))
-	}
-	metadata := map[string]string{"machine": name, "platform": platform}
-	if o.Metadata != nil {
-		metadata = o.Metadata
-	}
-	if roleID, err = s.readString(ctx, role+"/role-id", "role_id"); err != nil {
-		return "", "", err
-	}
-	if err := s.entity(ctx, "machine-"+name, roleID, metadata, policies); err != nil {
+	if roleID, _, err = s.entitle(ctx, name, platform, o); err != nil {
 		return "", "", err
 	}
 	secretID, err = s.NewSecretID(ctx, name)
 	return roleID, secretID, err
 }
 
-// entity gives the role's identity its metadata and policies. Policies of an
-// entity hold at once, also for tokens that exist.
-func (s *Server) entity(ctx context.Context, name, roleID string, metadata map[string]string, policies []string) error {
-	if _, err := s.write(ctx, "identity/entity/name/"+name, map[string]any{"metadata": metadata, "policies": policies}); err != nil {
-		return err
-	}
-	id, err := s.readString(ctx, "identity/entity/name/"+name, "id")
+// entitle adds the machine as an operator does and gives its identity what only
+// tests want: rules of its own and other metadata. It returns the role_id and
+// the identity.
+func (s *Server) entitle(ctx context.Context, name, platform string, o MachineOptions) (roleID, entity string, err error) {
+	a, err := s.Admin()
 	if err != nil {
-		return err
+		return "", "", err
 	}
-	auths, err := s.root.Sys().ListAuthWithContext(ctx)
+	defer a.Close()
+	ttl, most := o.times()
+	c, _, err := a.AddMachine(ctx, admin.Machine{Name: name, Platforms: []string{platform}, Groups: o.Groups,
+		TokenTTL: ttl, TokenMax: most, NoSecretID: true})
 	if err != nil {
-		return err
+		return "", "", err
 	}
-	approle := auths["approle/"]
-	if approle == nil {
-		return errors.New("vaulttest: no approle: Init comes first")
+	if err := s.SetRules(ctx, name); err != nil {
+		return "", "", err
 	}
-	_, err = s.write(ctx, "identity/entity-alias", map[string]any{"name": roleID, "canonical_id": id, "mount_accessor": approle.Accessor})
-	return err
+	at := "identity/entity/name/" + entityName(name)
+	e, err := s.root.Logical().ReadWithContext(ctx, at)
+	if err != nil {
+		return "", "", err
+	}
+	policies, _ := e.Data["policies"].([]any) // at least every machine's
+	set := map[string]any{"policies": append(policies, extraPolicy(name))}
+	if o.Metadata != nil {
+		set["metadata"] = o.Metadata
+	}
+	if _, err := s.write(ctx, at, set); err != nil {
+		return "", "", err
+	}
+	entity, err = s.readString(ctx, at, "id")
+	return c.RoleID, entity, err
+}
+
+// times are how long o lets tokens live, renewed and not.
+func (o MachineOptions) times() (ttl, most time.Duration) {
+	ttl = cmp.Or(o.TokenTTL, time.Hour)
+	return ttl, cmp.Or(o.TokenMax, 10*ttl)
 }
 
 // NewSecretID returns another secret_id of the machine.
@@ -181,7 +126,7 @@ func (s *Server) NewSecretID(ctx context.Context, machine string) (string, error
 
 // RemoveMachine takes role and identity away. Its documents stay.
 func (s *Server) RemoveMachine(ctx context.Context, name string) error {
-	for _, p := range []string{"auth/approle/role/" + name, "identity/entity/name/machine-" + name} {
+	for _, p := range []string{"auth/approle/role/" + name, "identity/entity/name/" + entityName(name)} {
 		if err := s.Delete(ctx, p); err != nil {
 			return err
 		}

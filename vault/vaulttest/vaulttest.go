@@ -45,6 +45,8 @@ type Server struct {
 	stdin     io.Closer // its end is the server's
 	ended     chan error
 	root      *api.Client
+	namespace string     // of every client; empty: the root's
+	issuers   *authority // of machines' certificates and JWTs
 }
 
 const (
@@ -69,6 +71,7 @@ func Start(ctx context.Context, opt Options) (*Server, error) {
 		}
 		s.Dir, s.ours = dir, true
 	}
+	s.issuers = new(authority)
 	if err := s.setUp(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("vaulttest: %w", err), s.Close())
 	}
@@ -222,6 +225,9 @@ func (s *Server) Client(token string) (*api.Client, error) {
 		return nil, err
 	}
 	c.ClearNamespace()
+	if s.namespace != "" {
+		c.SetNamespace(s.namespace)
+	}
 	c.SetToken(token)
 	return c, nil
 }
