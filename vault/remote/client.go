@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -65,7 +66,7 @@ type client struct {
 }
 
 func newClient(c Config, t *tls.Config, secret []string) (*client, error) {
-	cl := &client{room: make(chan struct{}, parallel), secret: secret}
+	cl := &client{room: make(chan struct{}, parallel), secret: slices.Clone(secret)}
 	transport := &http.Transport{ // no proxy from the environment
 		TLSClientConfig:     t.Clone(),
 		TLSHandshakeTimeout: requestTime,
@@ -125,10 +126,15 @@ func (b *bounded) Read(p []byte) (int, error) {
 
 // setToken puts the token on every request from now on, and in no message.
 func (c *client) setToken(token string) {
-	c.mu.Lock()
-	c.secret = append(c.secret, token)
-	c.mu.Unlock()
+	c.conceal(token)
 	c.api.SetToken(token)
+}
+
+// conceal keeps secret out of every message from now on.
+func (c *client) conceal(secret string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.secret = append(c.secret, secret)
 }
 
 // do reads path, or writes body to it if there is one.

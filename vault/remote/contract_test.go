@@ -7,7 +7,6 @@ import (
 	"batchwarden/vault/errand"
 	"batchwarden/vault/remote"
 	"batchwarden/vault/remote/remotetest"
-	"batchwarden/vault/sealed"
 )
 
 func TestContract(t *testing.T) {
@@ -23,6 +22,6 @@ func TestContract(t *testing.T) {
 // unable reports what New found, as the worker does.
 type unable struct{ err error }
 
-func (u unable) Sync(context.Context, *errand.Keys, *errand.Task, func(sealed.Record) error) (*errand.Report, error) {
+func (u unable) Sync(context.Context, *errand.Keys, *errand.Task, remote.Out) (*errand.Report, error) {
 	return remote.Unable(u.err), nil
 }

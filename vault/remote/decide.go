@@ -14,20 +14,24 @@ import (
 // view is one scope as the server showed it.
 type view struct {
 	scope  string
+	part   bool                       // no list was asked for: what is not seen may be there
 	lists  map[snapshot.Kind]*trouble // nil: the list was answered whole
-	seen   map[snapshot.ID]sight      // every name that was listed
-	faults []errand.Fault             // names that were listed and are none
+	seen   map[snapshot.ID]sight      // what was listed, or is looked at; all of it that is known
+	faults []errand.Fault             // names that were listed and are none, or too many
+	hint   hint
 }
 
 // state is what is known of one document.
 type state int
 
 const (
-	present   state = iota // metadata was answered: version and created are the current ones
+	present   state = iota // version and created are the current ones
 	gone                   // its metadata or itself says deleted or destroyed
 	forbidden              // 403 on this path
+	absent                 // 404 that says nothing more
 	unknown                // no answer, or half of one
 	refused                // it was read, and is not what it should be
+	unread                 // not looked at, because it is to be read anyway
 )
 
 type sight struct {
@@ -35,80 +39,135 @@ type sight struct {
 	version int64
 	created time.Time
 	why     *trouble // gone, unknown, refused: in words
+	read    bool     // present: it was read and handed on
+	again   again    // refused: when reading it again may help
+	source  *trouble // present: where its password lies could not be read
 }
+
+// again says when a refused document is to be read again.
+type again int
+
+const (
+	never again = iota // this version stays what it is
+	later              // at the next sweep
+	soon               // at the next look
+)
 
 // verdict is what follows for one scope.
 type verdict struct {
 	scope   errand.Scope
-	read    []snapshot.ID // newer than known: to be read
+	read    []snapshot.ID // newer than known, or unknown: to be read
 	removed []errand.Removed
 	faults  []errand.Fault
-	// doubtful: so much would be removed that it takes a second look.
-	doubtful bool
+
+	doubtful bool // so much would be removed that it takes a second look
+	sweep    bool // only a look at the whole scope can tell
+	open     bool // something is to be looked at again, whatever the index says
+}
+
+// knowledge is what the daemon said of one scope.
+type knowledge struct {
+	known   map[snapshot.ID]errand.Known
+	refused map[snapshot.ID]errand.Refused
 }
 
 // decide says what changes in one scope, given what was known of it and what
 // was observed. It reads no clock and asks nobody. It may be called again when
 // more of v is known.
-func decide(known []errand.Known, v *view) verdict {
+func decide(k knowledge, v *view) verdict {
 	d := verdict{scope: errand.Scope{Scope: v.scope, Code: errand.OK}, faults: slices.Clone(v.faults)}
-	whole := true
+	whole := !v.part
 	fail := func(t *trouble) {
-		whole = false
+		whole, d.open = false, true
 		if d.scope.Code == errand.OK {
 			d.scope.Code, d.scope.Detail = t.code, t.detail
 		}
 	}
-	for _, kind := range []snapshot.Kind{snapshot.BatchUserKind, snapshot.PolicyKind} {
+	if t := v.hint.trouble; t != nil && v.part {
+		fail(t)
+	}
+	for _, kind := range kinds {
 		if t := v.lists[kind]; t != nil {
 			fail(t)
 		}
 	}
 	listed := whole
-	believe := believed(v)
+	believe := v.part || believed(v)
 	if !believe {
 		fail(&trouble{errand.Forbidden, fmt.Sprintf("more than half of the %d documents are forbidden", len(v.seen))})
 	}
-	knew := map[snapshot.ID]errand.Known{}
-	for _, k := range known {
-		if k.ID.Scope != v.scope {
-			continue
+	lose := func(id snapshot.ID, why string) {
+		switch _, have := k.known[id]; {
+		case !have:
+		case v.part:
+			d.sweep = true
+		case listed:
+			d.removed = append(d.removed, errand.Removed{ID: id, Why: why})
 		}
-		knew[k.ID] = k
-		if _, ok := v.seen[k.ID]; !ok && listed {
-			d.removed = append(d.removed, errand.Removed{ID: k.ID, Why: "it is not listed any more"})
+	}
+	if listed {
+		for id := range k.known {
+			if _, seen := v.seen[id]; !seen {
+				lose(id, "it is not listed any more")
+			}
 		}
 	}
 	for _, id := range sorted(v.seen) {
-		s := v.seen[id]
-		k, have := knew[id]
-		switch s.state {
+		switch s := v.seen[id]; s.state {
 		case present:
-			switch order := compare(s, k); {
-			case !have || order > 0:
-				d.read = append(d.read, id)
-			case order < 0:
-				d.faults = append(d.faults, errand.Fault{Path: id.String(), Detail: olderText(s, k)})
-			}
+			d.compare(k, id, s)
+		case unread:
+			d.read = append(d.read, id)
 		case gone:
-			if have && listed {
-				d.removed = append(d.removed, errand.Removed{ID: id, Why: s.why.detail})
-			}
+			lose(id, s.why.detail)
 		case forbidden:
-			if have && listed && believe {
-				d.removed = append(d.removed, errand.Removed{ID: id, Why: "this machine may not read it any more"})
+			if believe {
+				lose(id, "this machine may not read it any more")
 			}
+		case absent:
+			if v.part {
+				lose(id, "it has no metadata")
+				continue
+			}
+			t := &trouble{errand.Missing, "it is listed and has no metadata"}
+			fail(&trouble{t.code, id.String() + ": " + t.detail})
+			d.faults = append(d.faults, errand.Fault{Path: id.String(), Detail: t.Error()})
 		case unknown:
 			fail(s.why)
 			d.faults = append(d.faults, errand.Fault{Path: id.String(), Detail: s.why.Error()})
 		case refused:
-			d.faults = append(d.faults, errand.Fault{Path: id.String(), Detail: s.why.detail})
+			f := errand.Fault{Path: id.String(), Detail: s.why.detail}
+			switch s.again {
+			case never:
+				f.Version, f.Created = s.version, s.created
+			case soon:
+				d.open = true
+			}
+			d.faults = append(d.faults, f)
 		}
 	}
 	slices.SortFunc(d.removed, func(a, b errand.Removed) int { return order(a.ID, b.ID) })
-	d.doubtful = massive(len(d.removed), len(knew))
+	d.doubtful = massive(len(d.removed), len(k.known))
 	d.scope.Read = whole
 	return d
+}
+
+// compare says what follows from the version that is in Vault.
+func (d *verdict) compare(k knowledge, id snapshot.ID, s sight) {
+	known, have := k.known[id]
+	newer := !have || compare(s, known) > 0
+	before, wasRefused := k.refused[id]
+	switch {
+	case newer && s.read:
+	case newer && wasRefused && before.Version == s.version && before.Created.Equal(s.created):
+		d.faults = append(d.faults, errand.Fault{Path: id.String(), Detail: before.Detail, Version: s.version, Created: s.created})
+	case newer:
+		d.read = append(d.read, id)
+	case compare(s, known) < 0:
+		d.faults = append(d.faults, errand.Fault{Path: id.String(), Detail: olderText(s, known)})
+	case s.source != nil:
+		d.faults = append(d.faults, errand.Fault{Path: id.String(), Detail: s.source.detail})
+	}
 }
 
 // believed reports whether single refusals can be taken for the withdrawal of
@@ -162,7 +221,7 @@ func agree(d, second verdict) verdict {
 
 // doubt makes d a scope that was not read.
 func doubt(d verdict, t *trouble) verdict {
-	d.scope.Read = false
+	d.scope.Read, d.open = false, true
 	if d.scope.Code == errand.OK {
 		d.scope.Code, d.scope.Detail = t.code, t.detail
 	}
@@ -171,8 +230,8 @@ func doubt(d verdict, t *trouble) verdict {
 
 // index is a scope's own account of itself.
 type index struct {
-	removed bool                              // the machine is to drop everything
-	names   map[snapshot.Kind]map[string]bool // a kind that is missing was not accounted for
+	removed bool                               // the machine is to drop everything
+	names   map[snapshot.Kind]map[string]int64 // the versions; a kind that is missing was not accounted for
 }
 
 // confirms reports whether the index, which was read, accounts for every kind
@@ -180,8 +239,33 @@ type index struct {
 func (x *index) confirms(removed []errand.Removed) bool {
 	return x != nil && !slices.ContainsFunc(removed, func(r errand.Removed) bool {
 		names, ok := x.names[r.ID.Kind]
-		return !ok || names[r.ID.Name]
+		_, named := names[r.ID.Name]
+		return !ok || named
 	})
+}
+
+// news is what the index hints at, beyond what is known of the scope. whole is
+// true when it does not account for a kind, or does not name all that is known:
+// then only lists and metadata can tell about the rest.
+func (x *index) news(k knowledge, scope string) (ids []snapshot.ID, whole bool) {
+	if len(x.names) < len(kinds) {
+		return nil, true
+	}
+	for id := range k.known {
+		if _, named := x.names[id.Kind][id.Name]; !named {
+			return nil, true
+		}
+	}
+	for kind, names := range x.names {
+		for name, version := range names {
+			id := snapshot.ID{Scope: scope, Kind: kind, Name: name}
+			if have, ok := k.known[id]; goodName(name) && (!ok || have.Version != version) {
+				ids = append(ids, id)
+			}
+		}
+	}
+	slices.SortFunc(ids, order)
+	return ids, false
 }
 
 func sorted(m map[snapshot.ID]sight) []snapshot.ID {
@@ -193,6 +277,7 @@ func sorted(m map[snapshot.ID]sight) []snapshot.ID {
 	return ids
 }
 
+// order puts policies behind batch users, and each in order of name.
 func order(a, b snapshot.ID) int {
 	return cmp.Or(strings.Compare(string(a.Kind), string(b.Kind)), strings.Compare(a.Name, b.Name))
 }

@@ -22,12 +22,12 @@ func policyID(n string) snapshot.ID {
 	return snapshot.ID{Scope: here, Kind: snapshot.PolicyKind, Name: n}
 }
 
-func knows(ids ...snapshot.ID) []errand.Known {
-	var ks []errand.Known
+func knows(ids ...snapshot.ID) knowledge {
+	k := knowledge{known: map[snapshot.ID]errand.Known{}}
 	for _, id := range ids {
-		ks = append(ks, errand.Known{ID: id, Version: 3, Created: day})
+		k.known[id] = errand.Known{ID: id, Version: 3, Created: day}
 	}
-	return ks
+	return k
 }
 
 func at(version int64, days int) sight {
@@ -72,13 +72,12 @@ var (
 
 func TestDecide(t *testing.T) {
 	a, b, c, pol := userID("a"), userID("b"), userID("c"), policyID("opcon")
-	elsewhere := errand.Known{ID: snapshot.ID{Scope: "groups/x", Kind: snapshot.BatchUserKind, Name: "a"}, Version: 1, Created: day}
 	lists := func(k snapshot.Kind, tr *trouble, s map[snapshot.ID]sight) *view {
 		return &view{scope: here, seen: s, lists: map[snapshot.Kind]*trouble{k: tr}}
 	}
 	cases := []struct {
 		name     string
-		known    []errand.Known
+		known    knowledge
 		v        *view
 		read     []snapshot.ID
 		removed  []snapshot.ID
@@ -122,7 +121,6 @@ func TestDecide(t *testing.T) {
 			removed: []snapshot.ID{c}, faults: []string{b.String()}, code: errand.Error},
 		{name: "a_refused_document_stays_and_the_rest_is_confirmed", known: knows(a, b), v: seen(with(unchanged([]snapshot.ID{a}), isWrong, b)),
 			faults: []string{b.String()}, code: errand.OK, whole: true},
-		{name: "other_scopes_are_not_touched", known: append(knows(a), elsewhere), v: seen(unchanged([]snapshot.ID{a})), code: errand.OK, whole: true},
 		{name: "losing_all_is_doubtful", known: knows(a), v: seen(nil), removed: []snapshot.ID{a}, code: errand.OK, whole: true, doubtful: true},
 		{name: "losing_all_by_deletion_is_doubtful", known: knows(a), v: seen(map[snapshot.ID]sight{a: isGone}),
 			removed: []snapshot.ID{a}, code: errand.OK, whole: true, doubtful: true},
@@ -166,6 +164,64 @@ func TestDecide(t *testing.T) {
 	}
 }
 
+func TestDecideOnRefusedAndPartial(t *testing.T) {
+	a, b := userID("a"), userID("b")
+	part := func(s map[snapshot.ID]sight) *view { return &view{scope: here, part: true, seen: s} }
+	before := knows(a)
+	before.refused = map[snapshot.ID]errand.Refused{
+		a: {ID: a, Version: 4, Created: day.AddDate(0, 0, 1), Detail: "as before"},
+		b: {ID: b, Version: 1, Created: day, Detail: "as before"},
+	}
+	failing := at(3, 0)
+	failing.source = &trouble{errand.Forbidden, "source: no"}
+	again := func(when again) sight {
+		return sight{state: refused, version: 4, created: day.AddDate(0, 0, 1), why: &trouble{detail: "no"}, again: when}
+	}
+	handed := at(4, 1)
+	handed.read = true
+	for name, c := range map[string]struct {
+		k           knowledge
+		v           *view
+		read        int
+		version     int64 // of the only fault, -1 for none
+		sweep, open bool
+		code        string
+	}{
+		"a_refused_version_is_not_read":        {before, seen(map[snapshot.ID]sight{a: at(4, 1)}), 0, 4, false, false, errand.OK},
+		"nor_where_nothing_is_known":           {before, seen(map[snapshot.ID]sight{a: at(3, 0), b: at(1, 0)}), 0, 1, false, false, errand.OK},
+		"the_next_one_is":                      {before, seen(map[snapshot.ID]sight{a: at(5, 2)}), 1, -1, false, false, errand.OK},
+		"the_same_number_written_anew_is":      {before, seen(map[snapshot.ID]sight{a: at(4, 2)}), 1, -1, false, false, errand.OK},
+		"what_is_in_force_is_not_refused":      {before, seen(map[snapshot.ID]sight{a: at(3, 0)}), 0, -1, false, false, errand.OK},
+		"what_was_handed_on_is_settled":        {before, seen(map[snapshot.ID]sight{a: handed}), 0, -1, false, false, errand.OK},
+		"older_has_no_version_to_refuse":       {before, seen(map[snapshot.ID]sight{a: at(2, -1)}), 0, 0, false, false, errand.OK},
+		"a_source_is_the_documents_fault":      {before, seen(map[snapshot.ID]sight{a: failing}), 0, 0, false, false, errand.OK},
+		"refused_for_good":                     {before, seen(map[snapshot.ID]sight{a: again(never)}), 0, 4, false, false, errand.OK},
+		"refused_until_the_sweep":              {before, seen(map[snapshot.ID]sight{a: again(later)}), 0, 0, false, false, errand.OK},
+		"refused_for_now":                      {before, seen(map[snapshot.ID]sight{a: again(soon)}), 0, 0, false, true, errand.OK},
+		"a_part_removes_nothing_it_saw":        {before, part(map[snapshot.ID]sight{a: isGone}), 0, -1, true, false, errand.OK},
+		"nor_what_is_forbidden":                {before, part(map[snapshot.ID]sight{a: is403}), 0, -1, true, false, errand.OK},
+		"nor_what_is_not_there":                {before, part(map[snapshot.ID]sight{a: {state: absent}}), 0, -1, true, false, errand.OK},
+		"what_was_never_known_needs_no_sweep":  {before, part(map[snapshot.ID]sight{b: {state: absent}}), 0, -1, false, false, errand.OK},
+		"nor_what_it_did_not_see":              {before, part(nil), 0, -1, false, false, errand.OK},
+		"no_answer_leaves_it_open":             {before, part(map[snapshot.ID]sight{a: is500}), 0, 0, false, true, errand.Error},
+		"listed_and_without_metadata_is_a_gap": {before, seen(map[snapshot.ID]sight{a: {state: absent}}), 0, 0, false, true, errand.Missing},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := decide(c.k, c.v)
+			version := int64(-1)
+			if len(d.faults) == 1 {
+				version = d.faults[0].Version
+			}
+			if len(d.read) != c.read || version != c.version || len(d.faults) > 1 || len(d.removed) != 0 {
+				t.Errorf("got read %v, faults %v, removed %v", d.read, d.faults, d.removed)
+			}
+			if d.sweep != c.sweep || d.open != c.open || d.scope.Code != c.code || d.scope.Read != (!c.v.part && c.code == errand.OK) {
+				t.Errorf("got sweep %v, open %v, %+v", d.sweep, d.open, d.scope)
+			}
+		})
+	}
+}
+
 func TestAgree(t *testing.T) {
 	ids := users(3)
 	all := decide(knows(ids...), seen(nil))
@@ -195,45 +251,21 @@ func TestAgree(t *testing.T) {
 
 func TestIndexConfirms(t *testing.T) {
 	removed := []errand.Removed{{ID: userID("a")}, {ID: policyID("opcon")}}
-	none := map[string]bool{}
+	none := map[string]int64{}
 	for name, c := range map[string]struct {
 		x    *index
 		want bool
 	}{
 		"no_index":          {nil, false},
 		"it_says_nothing":   {&index{}, false},
-		"it_names_none":     {&index{names: map[snapshot.Kind]map[string]bool{snapshot.BatchUserKind: none, snapshot.PolicyKind: none}}, true},
-		"one_kind_only":     {&index{names: map[snapshot.Kind]map[string]bool{snapshot.BatchUserKind: none}}, false},
-		"it_names_one":      {&index{names: map[snapshot.Kind]map[string]bool{snapshot.BatchUserKind: {"a": true}, snapshot.PolicyKind: none}}, false},
-		"it_names_an_other": {&index{names: map[snapshot.Kind]map[string]bool{snapshot.BatchUserKind: {"b": true}, snapshot.PolicyKind: none}}, true},
+		"it_names_none":     {&index{names: map[snapshot.Kind]map[string]int64{snapshot.BatchUserKind: none, snapshot.PolicyKind: none}}, true},
+		"one_kind_only":     {&index{names: map[snapshot.Kind]map[string]int64{snapshot.BatchUserKind: none}}, false},
+		"it_names_one":      {&index{names: map[snapshot.Kind]map[string]int64{snapshot.BatchUserKind: {"a": 3}, snapshot.PolicyKind: none}}, false},
+		"it_names_an_other": {&index{names: map[snapshot.Kind]map[string]int64{snapshot.BatchUserKind: {"b": 3}, snapshot.PolicyKind: none}}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := c.x.confirms(removed); got != c.want {
 				t.Errorf("got %v", got)
-			}
-		})
-	}
-}
-
-func TestDue(t *testing.T) {
-	s := session{From: day, Life: time.Hour}
-	for name, c := range map[string]struct {
-		s           session
-		after       time.Duration
-		renew, dead bool
-	}{
-		"fresh":                    {s, time.Minute, false, false},
-		"before_two_thirds":        {s, 39 * time.Minute, false, false},
-		"past_two_thirds":          {s, 41 * time.Minute, true, false},
-		"ended":                    {s, time.Hour, false, true},
-		"from_the_future":          {s, -2 * time.Minute, false, true},
-		"shorter_than_a_run":       {session{From: day, Life: 2 * time.Minute}, time.Second, true, false},
-		"without_end":              {session{From: day}, 1000 * time.Hour, false, false},
-		"a_clock_that_jitters_bit": {s, -time.Second, false, false},
-	} {
-		t.Run(name, func(t *testing.T) {
-			if renew, dead := c.s.due(day.Add(c.after)); renew != c.renew || dead != c.dead {
-				t.Errorf("got renew %v, dead %v", renew, dead)
 			}
 		})
 	}

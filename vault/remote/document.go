@@ -55,17 +55,18 @@ func parseBatchUser(text []byte, platform string) (*snapshot.BatchUser, []byte, 
 		f.fault("username", "is required")
 	}
 	if src := f.inner("source"); src != nil {
-		if u.Source = src.text("path", 1024); u.Source != "" {
-			f.fault("source", "a secret that lies elsewhere is not supported yet")
-		}
+		u.Source = src.text("path", maxSource)
 		src.rest()
 	}
-	password := f.password(u.Kind == "password")
+	password := f.password(u.Kind == "password" && u.Source == "")
 	if err := f.err(); err != nil {
 		return nil, nil, err
 	}
-	if u.Kind != "password" {
-		password = nil
+	switch {
+	case u.Kind != "password":
+		password, u.Source = nil, ""
+	case u.Source != "":
+		password = nil // what lies at the source is the password, whatever was left here
 	}
 	return u, password, nil
 }
@@ -80,10 +81,15 @@ func (f *fields) password(required bool) []byte {
 		f.fault("password", "is required")
 	case len(s) > sealed.MaxSecret:
 		f.fault("password", "longer than %d octets", sealed.MaxSecret)
-	case strings.ContainsRune(s, 0), strings.ContainsRune(s, utf8.RuneError):
+	case unfit(s):
 		f.fault("password", "contains a character that no password can have")
 	}
 	return []byte(s)
+}
+
+// unfit reports a password that no system takes, or that was damaged on its way.
+func unfit(s string) bool {
+	return strings.ContainsRune(s, 0) || strings.ContainsRune(s, utf8.RuneError)
 }
 
 // policyHead is what is read here of a policy document; the daemon reads the rest, strictly.

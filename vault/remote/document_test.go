@@ -28,6 +28,10 @@ func TestParseBatchUser(t *testing.T) {
 			snapshot.BatchUser{Username: "u", Platform: "unix", Kind: "none", Launch: true}, ""},
 		"empty_members_are_not_given": {`{"username":"u","password":"p","domain":"","platform":"","kind":"","max_stale":"","expires":"","source":{"path":""}}`,
 			snapshot.BatchUser{Username: "u", Platform: "unix", Kind: "password", Launch: true}, "p"},
+		"what_lies_elsewhere_wins": {`{"username":"u","password":"left over","source":{"path":"ldap/static-cred/u"}}`,
+			snapshot.BatchUser{Username: "u", Platform: "unix", Kind: "password", Launch: true, Source: "ldap/static-cred/u"}, ""},
+		"none_has_no_source": {`{"username":"u","kind":"none","source":{"path":"ldap/static-cred/u"}}`,
+			snapshot.BatchUser{Username: "u", Platform: "unix", Kind: "none", Launch: true}, ""},
 		"the_longest_password": {`{"username":"u","password":"` + strings.Repeat("é", 512) + `"}`,
 			snapshot.BatchUser{Username: "u", Platform: "unix", Kind: "password", Launch: true}, strings.Repeat("é", 512)},
 	} {
@@ -60,7 +64,8 @@ func TestParseBatchUserRefuses(t *testing.T) {
 		"half_a_surrogate":      {`{"username":"u","password":"` + canary + `\ud800"}`, "password: contains"},
 		"an_unknown_member":     {member(`"pasword":"` + canary + `"`), "pasword: unknown member"},
 		"one_inside_source":     {member(`"source":{"path":"","ttl":"1h"}`), "source.ttl: unknown member"},
-		"a_source":              {member(`"source":{"path":"ldap/static-cred/u"}`), "source: a secret that lies elsewhere is not supported yet"},
+		"a_long_source":         {member(`"source":{"path":"ldap/` + strings.Repeat("x", 256) + `"}`), "source.path: longer than 256"},
+		"a_source_as_text":      {member(`"source":"ldap/static-cred/u"`), "source: must be an object"},
 		"a_member_twice":        {member(`"username":"v"`), `"username" comes twice`},
 		"a_name_twice":          {member(`"names":{"a":"1","a":"2"}`), `"a" comes twice`},
 		"a_newer_format":        {member(`"format":2,"nobody_knows":1`), "format.newer"},
@@ -158,7 +163,7 @@ func FuzzParseBatchUser(f *testing.F) {
 			}
 			return
 		}
-		if !json.Valid(text) || u.Username == "" || (u.Kind == "password") != (len(pw) > 0) || len(pw) > 1024 {
+		if !json.Valid(text) || u.Username == "" || (u.Kind == "password") != (len(pw) > 0 || u.Source != "") || len(pw) > 1024 {
 			t.Fatalf("took %q as %+v", text, u)
 		}
 	})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"slices"
@@ -16,33 +17,91 @@ import (
 	"batchwarden/vault/snapshot"
 )
 
-// maxNames bounds the documents of one kind in one scope.
-const maxNames = 20000
+// maxDocuments bounds what a machine holds. Everything known has to fit the
+// frame of the next task, with names and sources as long as they may be.
+const maxDocuments = 20000
 
-// folders is where the documents of each kind lie.
-var folders = map[snapshot.Kind]string{snapshot.BatchUserKind: "batch_users", snapshot.PolicyKind: "policies"}
+// maxBad bounds how many names of one list are reported that are none.
+const maxBad = 100
 
-// observe looks at lists and metadata of one scope. No document is read.
-func (r *run) observe(ctx context.Context, scope string) *view {
-	v := &view{scope: scope, lists: map[snapshot.Kind]*trouble{}, seen: map[snapshot.ID]sight{}}
-	for kind := range folders {
-		names, t := r.list(ctx, scope, kind, v)
+var (
+	kinds   = []snapshot.Kind{snapshot.PolicyKind, snapshot.BatchUserKind}
+	folders = map[snapshot.Kind]string{snapshot.BatchUserKind: "batch_users", snapshot.PolicyKind: "policies"}
+)
+
+// isDocument reports whether id can name one.
+func isDocument(id snapshot.ID) bool { return folders[id.Kind] != "" && goodName(id.Name) }
+
+// observe looks at lists and metadata of one scope. Nothing unknown is looked
+// at, as it is going to be read anyway.
+func (r *run) observe(ctx context.Context, scope string, h hint) *view {
+	v := &view{scope: scope, lists: map[snapshot.Kind]*trouble{}, seen: map[snapshot.ID]sight{}, hint: h}
+	for _, kind := range kinds {
+		ids, t := r.list(ctx, scope, kind, v)
 		v.lists[kind] = t
-		for _, n := range names {
-			v.seen[snapshot.ID{Scope: scope, Kind: kind, Name: n}] = sight{}
-		}
+		v.admit(r.scoped[scope], ids, &r.room)
 	}
-	ids := sorted(v.seen)
-	sights := make([]sight, len(ids))
-	each(len(ids), func(i int) { sights[i] = r.metadata(ctx, ids[i]) })
-	for i, id := range ids {
-		v.seen[id] = sights[i]
-	}
+	r.examine(ctx, v)
 	return v
 }
 
-// list returns the names of one kind. Names that are none become faults of v.
-func (r *run) list(ctx context.Context, scope string, kind snapshot.Kind, v *view) ([]string, *trouble) {
+// examine asks for the metadata of what is known, or was refused before, and for
+// the rights that this does not show.
+func (r *run) examine(ctx context.Context, v *view) {
+	k := r.scoped[v.scope]
+	ids := slices.DeleteFunc(sorted(v.seen), func(id snapshot.ID) bool {
+		_, known := k.known[id]
+		_, refused := k.refused[id]
+		return !known && !refused
+	})
+	sights := make([]sight, len(ids))
+	each(len(ids), func(i int) { sights[i] = r.metadata(ctx, ids[i].String()) })
+	for i, id := range ids {
+		v.seen[id] = sights[i]
+	}
+	r.capabilities(ctx, v)
+}
+
+// room is how many documents a machine may still take.
+type room struct {
+	left  int
+	taken map[snapshot.ID]bool
+}
+
+// take reports whether there is room for id, which is asked once or often.
+func (m *room) take(id snapshot.ID) bool {
+	if m.taken[id] {
+		return true
+	}
+	if m.left <= 0 {
+		return false
+	}
+	m.left--
+	m.taken[id] = true
+	return true
+}
+
+// admit takes ids into the view: what is known, and of the rest, in order, what
+// there is room for. What is left out is not known, so nothing of it can be lost.
+func (v *view) admit(k knowledge, ids []snapshot.ID, m *room) {
+	left := map[snapshot.Kind]int{}
+	for _, id := range ids {
+		if _, known := k.known[id]; !known && !m.take(id) {
+			left[id.Kind]++
+			continue
+		}
+		v.seen[id] = sight{state: unread}
+	}
+	for _, kind := range kinds {
+		if n := left[kind]; n > 0 {
+			v.faults = append(v.faults, errand.Fault{Path: v.scope + "/" + folders[kind], Detail: fmt.Sprintf(
+				"%d documents are left out: a machine takes %d in all", n, maxDocuments)})
+		}
+	}
+}
+
+// list returns the documents of one kind in order. Names that are none become faults of v.
+func (r *run) list(ctx context.Context, scope string, kind snapshot.Kind, v *view) ([]snapshot.ID, *trouble) {
 	at := scope + "/" + folders[kind]
 	a, t := r.do(ctx, "metadata/"+at, url.Values{"list": {"true"}})
 	switch {
@@ -64,31 +123,37 @@ func (r *run) list(ctx context.Context, scope string, kind snapshot.Kind, v *vie
 	if got.Data.Keys == nil {
 		return nil, &trouble{errand.Answer, "list " + at + ": an answer without a list"}
 	}
-	var names []string
+	var ids []snapshot.ID
+	bad := 0
 	for _, key := range *got.Data.Keys {
 		switch {
 		case goodName(key):
-			names = append(names, key)
+			ids = append(ids, snapshot.ID{Scope: scope, Kind: kind, Name: key})
 		case kind == snapshot.PolicyKind && strings.HasSuffix(key, ".parts/"):
-		default:
+		case bad < maxBad:
 			v.faults = append(v.faults, errand.Fault{Path: clean(at + "/" + key), Detail: "not a name: 1 to 61 of A-Z a-z 0-9 . _ -"})
+			fallthrough
+		default:
+			bad++
 		}
 	}
-	slices.Sort(names)
-	if len(names) > maxNames {
-		return names[:maxNames], &trouble{errand.Answer, fmt.Sprintf("%s holds %d documents; the first %d are read", at, len(names), maxNames)}
+	if bad > maxBad {
+		v.faults = append(v.faults, errand.Fault{Path: at, Detail: fmt.Sprintf("%d more names are not names", bad-maxBad)})
 	}
-	return names, nil
+	slices.SortFunc(ids, order)
+	return slices.Compact(ids), nil
 }
 
-// metadata asks for the current version of one document.
-func (r *run) metadata(ctx context.Context, id snapshot.ID) sight {
-	a, t := r.do(ctx, "metadata/"+id.String(), nil)
+// metadata asks for the current version of the document at a path below the mount.
+func (r *run) metadata(ctx context.Context, at string) sight {
+	a, t := r.do(ctx, "metadata/"+at, nil)
 	switch {
 	case t != nil:
 		return sight{state: unknown, why: t}
 	case a.status == http.StatusForbidden:
 		return sight{state: forbidden}
+	case a.status == http.StatusNotFound && len(a.errors) == 0:
+		return sight{state: absent}
 	case a.status >= 400:
 		return sight{state: unknown, why: r.refusal(a, "metadata")}
 	}
@@ -145,12 +210,102 @@ func (a versionAge) gone(serverNow time.Time) string {
 	return "it was deleted"
 }
 
+// How many rights are asked for: a server works as long on one as on reading
+// the document, so that asking for all of them would double what a sweep costs.
+const (
+	manyPaths   = 100 // in one request
+	mostData    = 500 // of a scope in one sweep
+	mostUnknown = 50
+)
+
+// capabilities asks about what is not going to be asked for itself: the data of
+// what has not changed, and the metadata of what is new and read at once. A right
+// that was taken from one of the two is taken from the document. Of a large scope
+// every sweep asks about another part; and many new documents at once are read
+// first, as they will be known to the next sweep. A server that does not say
+// leaves everything as it is.
+func (r *run) capabilities(ctx context.Context, v *view) {
+	k := r.scoped[v.scope]
+	var data, fresh []right
+	for _, id := range sorted(v.seen) {
+		s := v.seen[id]
+		known, have := k.known[id]
+		switch {
+		case s.state == unread:
+			fresh = append(fresh, right{id, "metadata/"})
+		case s.state == present && have && compare(s, known) == 0:
+			data = append(data, right{id, "data/"})
+		}
+	}
+	switch n := len(data); {
+	case !r.task.Sweep || v.part:
+		data = nil
+	case n > mostData:
+		begin := rand.IntN(n)
+		data = slices.Concat(data[begin:], data[:begin])[:mostData]
+	}
+	if len(fresh) > mostUnknown || len(k.known) == 0 {
+		fresh = nil
+	}
+	chunks := slices.Collect(slices.Chunk(append(data, fresh...), manyPaths))
+	denied := make([][]snapshot.ID, len(chunks))
+	each(len(chunks), func(i int) { denied[i] = r.denied(ctx, chunks[i]) })
+	for _, id := range slices.Concat(denied...) {
+		v.seen[id] = sight{state: forbidden}
+	}
+}
+
+// right is that of reading a document's data or metadata.
+type right struct {
+	id    snapshot.ID
+	place string
+}
+
+// denied returns the documents of those rights that this machine does not have.
+func (r *run) denied(ctx context.Context, rights []right) []snapshot.ID {
+	paths := make([]string, len(rights))
+	for i, right := range rights {
+		paths[i] = strings.Trim(r.source.conf.Mount, "/") + "/" + right.place + right.id.String()
+	}
+	a, t := r.post(ctx, "sys/capabilities-self", map[string]any{"paths": paths})
+	if t != nil || a.status >= 400 {
+		return nil
+	}
+	var got struct {
+		Data map[string][]string `json:"data"`
+	}
+	if t := unmarshal(a, &got); t != nil {
+		return nil
+	}
+	var no []snapshot.ID
+	for i, right := range rights {
+		may, said := got.Data[paths[i]]
+		if said && (slices.Contains(may, "deny") || !slices.Contains(may, "read") && !slices.Contains(may, "root")) {
+			no = append(no, right.id)
+		}
+	}
+	return no
+}
+
 // do is a GET below the mount.
 func (r *run) do(ctx context.Context, at string, query url.Values) (answer, *trouble) {
-	mount := strings.Trim(r.source.conf.Mount, "/")
-	a, t := r.client.do(ctx, mount+"/"+at, query, nil)
+	return r.get(ctx, strings.Trim(r.source.conf.Mount, "/")+"/"+at, query)
+}
+
+// get is a GET of any path.
+func (r *run) get(ctx context.Context, path string, query url.Values) (answer, *trouble) {
+	return r.ended(r.client.do(ctx, path, query, nil))
+}
+
+// post writes body to any path.
+func (r *run) post(ctx context.Context, path string, body any) (answer, *trouble) {
+	return r.ended(r.client.do(ctx, path, nil, body))
+}
+
+// ended ends the run with an answer after which nobody need ask.
+func (r *run) ended(a answer, t *trouble) (answer, *trouble) {
 	if t != nil && t.fatal() {
-		r.stop(t) // nobody else need ask
+		r.stop(t)
 	}
 	return a, t
 }
@@ -165,42 +320,6 @@ func (r *run) refusal(a answer, what string) *trouble {
 		code = errand.Missing
 	}
 	return &trouble{code, what + ": " + r.client.said(a)}
-}
-
-// readIndex reads a scope's index; nil when there is none, or none that is understood.
-func (r *run) readIndex(ctx context.Context, scope string) (*index, *trouble) {
-	a, t := r.do(ctx, "data/"+scope+"/index", nil)
-	if t != nil || a.status >= 400 {
-		return nil, t
-	}
-	doc, t := documentOf(a)
-	if t != nil {
-		return nil, t
-	}
-	o, err := parseObject(doc.text)
-	if err != nil {
-		return nil, nil // a hint that cannot be read is none
-	}
-	f := newFields(o)
-	if f.format() > newest || len(*f.faults) > 0 {
-		return nil, nil // likewise
-	}
-	x := &index{names: map[snapshot.Kind]map[string]bool{}}
-	x.removed = f.flag("removed", false)
-	for kind, folder := range folders {
-		in := f.inner(folder)
-		if in == nil {
-			continue
-		}
-		x.names[kind] = map[string]bool{}
-		for n := range in.o {
-			x.names[kind][n] = true
-		}
-	}
-	if len(*f.faults) > 0 {
-		return nil, nil // likewise
-	}
-	return x, nil
 }
 
 // document is one version of one document.

@@ -5,6 +5,26 @@
 // brings what is newer than what the daemon knows, sealed, and says what is
 // gone; when in doubt it says that it does not know, and nothing is removed.
 //
+// A poll asks for the metadata of each scope's index, and for nothing else while
+// that has not changed. An index that has is read, and exactly the documents are
+// looked at whose versions it gives differently. It only makes us look sooner:
+// which version is in force says the metadata, and what is gone says a sweep,
+// which lists every scope and looks at everything known. A scope whose index
+// does not name all that is known is swept at once; one without an index in
+// every run, if it is small. What is not known is read without a look before.
+//
+// A right that is taken from a document's metadata shows as a 403; one that is
+// taken from the data alone is asked for in sweeps, of large scopes in part.
+//
+// A batch user may name a source, a path of another engine below one of the
+// configured prefixes, where username, password and ttl are read. The document
+// stays a document of the scope; its password gets a turn of its own, one more
+// whenever another one lies there. Whether it is another is told by a mark: a
+// MAC under a key that only workers see, over document, username and password.
+//
+// At most 20,000 documents are taken for a machine. The rest of a scope that
+// holds more is left out and said, and what was taken goes on being confirmed.
+//
 // A policy document over what Vault takes in one entry lies there in parts: a
 // head {"format":1,"model":M,"encoding":"gzip+base64","parts":[{"version":V,
 // "sha256":S},…]}, and for each part N, from 1, the document REALM.parts/N
@@ -13,16 +33,11 @@
 package remote
 
 import (
-	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"regexp"
-	"strings"
 
 	"batchwarden/vault/errand"
 )
@@ -37,49 +52,24 @@ type Config struct {
 	CAFile     string // empty: the system's
 	ServerName string // empty: the address's
 	Namespace  string
-	Mount      string // of the KV v2 engine
+	Mount      string   // of the KV v2 engine
+	Sources    []string // below these paths may lie what a document's source names; none by default
 	Auth       Auth
-}
-
-// The methods of Auth that exist here.
-const (
-	AppRole   = "approle"
-	TokenFile = "token_file"
-)
-
-// Auth is how to log in.
-type Auth struct {
-	Method string
-	Mount  string // empty: named like the method
-
-	RoleIDFile, SecretIDFile string // approle
-	SecretIDWrapped          bool   // approle: the secret_id file holds a wrapping token
-	TokenFile                string // token_file
 }
 
 // Source reads one server for one machine.
 type Source struct {
-	conf   Config
-	tls    *tls.Config
-	login  login
-	scopes []string // nearest first
-}
-
-// login is what the machine proves itself with.
-type login struct {
-	path   string         // empty: token is all there is
-	body   map[string]any // sent to path
-	token  string         // ready-made
-	secret []string       // must never be in a message
-	print  string         // changes when a token of before must not be used any more
+	conf    Config
+	tls     *tls.Config
+	login   login
+	scopes  []string // nearest first
+	sources prefixes
 }
 
 // The bounds of names; Vault limits paths, and documents say the same.
 var name = regexp.MustCompile(`^[A-Za-z0-9._-]{1,61}$`)
 
 func goodName(s string) bool { return name.MatchString(s) && s != "." && s != ".." }
-
-const maxFile = 64 << 10
 
 // New reads every file that c names; afterwards none is needed. An error is the
 // machine's own set-up at fault, and wraps errors.ErrUnsupported where c asks
@@ -112,63 +102,20 @@ func New(c Config) (*Source, error) {
 		}
 	}
 	var err error
-	s.login, err = readLogin(c)
-	return s, err
+	if s.sources, err = readPrefixes(c.Sources, c.Mount); err != nil {
+		return nil, err
+	}
+	if s.login, err = readLogin(c); err != nil {
+		return nil, err
+	}
+	if s.login.pair != nil {
+		s.tls.Certificates = []tls.Certificate{*s.login.pair}
+	}
+	return s, nil
 }
 
-// Unable is the report of a worker whose New returned err.
+// Unable is the report of a worker whose New returned err. What was kept for it
+// is kept for the next one.
 func Unable(err error) *errand.Report {
-	return &errand.Report{Code: errand.Setup, Detail: clean(err.Error())}
-}
-
-func readLogin(c Config) (login, error) {
-	a := c.Auth
-	if a.Mount == "" {
-		a.Mount = a.Method
-	}
-	switch {
-	case a.Method == TokenFile:
-		token, err := readFile(a.TokenFile)
-		return login{token: token, secret: []string{token}}, err
-	case a.Method == AppRole && a.SecretIDWrapped:
-		return login{}, fmt.Errorf("remote: a response-wrapped secret_id is not supported yet: %w", errors.ErrUnsupported)
-	case a.Method != AppRole:
-		return login{}, fmt.Errorf("remote: the auth method %q is not supported yet: %w", a.Method, errors.ErrUnsupported)
-	}
-	role, err := readFile(a.RoleIDFile)
-	if err != nil {
-		return login{}, err
-	}
-	secret, err := readFile(a.SecretIDFile)
-	if err != nil {
-		return login{}, err
-	}
-	sum := sha256.New()
-	for _, part := range []string{c.Machine, c.Address, c.Namespace, a.Method, a.Mount, role, secret} {
-		fmt.Fprintf(sum, "%d:%s", len(part), part)
-	}
-	return login{
-		path:   "auth/" + strings.Trim(a.Mount, "/") + "/login",
-		body:   map[string]any{"role_id": role, "secret_id": secret},
-		secret: []string{secret},
-		print:  hex.EncodeToString(sum.Sum(nil)),
-	}, nil
-}
-
-// readFile returns a small file's text without the line's end.
-func readFile(path string) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", fmt.Errorf("remote: %w", err)
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err != nil {
-		return "", fmt.Errorf("remote: %w", err)
-	}
-	text := strings.TrimSpace(string(b))
-	if text == "" || len(b) > maxFile {
-		return "", fmt.Errorf("remote: %q is empty or longer than %d octets", path, maxFile)
-	}
-	return text, nil
+	return &errand.Report{Code: errand.Setup, Detail: clean(err.Error()), KeepToken: true}
 }

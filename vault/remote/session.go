@@ -2,15 +2,16 @@ package remote
 
 import (
 	"context"
-	"encoding/json"
+	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
+	"strings"
 	"time"
 
 	"batchwarden/vault/errand"
-	"batchwarden/vault/sealed"
 )
 
-// session is a token, as it lies sealed between two workers.
+// session is a token and what is known of it.
 type session struct {
 	Token   string        `json:"token"`
 	Print   string        `json:"print"` // of the login it came from
@@ -36,7 +37,7 @@ func (s *session) expires() time.Time {
 	return s.From.Add(s.Life)
 }
 
-// due says what to do with a token at now: past two thirds of its life it is
+// due says what to do with a token at now: past its share of its life it is
 // renewed, and so is one that would not last for this run. A clock that was set
 // back makes its age unknown.
 func (s *session) due(now time.Time) (renew, dead bool) {
@@ -47,44 +48,25 @@ func (s *session) due(now time.Time) (renew, dead bool) {
 	if age < -time.Minute || age >= s.Life {
 		return false, true
 	}
-	return age >= s.Life*2/3 || s.Life-age < enough, false
+	return age >= s.share() || s.Life-age < enough, false
 }
 
-// restore opens the token of an earlier worker; nil when there is none that may
-// be used: for another server, role or machine, or ended.
-func restore(keys *errand.Keys, t *sealed.Token, print string, now time.Time) *session {
-	if t == nil || keys.Token == [errand.KeySize]byte{} || print == "" {
-		return nil
-	}
-	text, err := sealed.OpenToken(&keys.Token, t)
-	if err != nil {
-		return nil // a login makes a new one
-	}
-	defer clear(text)
-	s := new(session)
-	if json.Unmarshal(text, s) != nil || s.Print != print || s.Token == "" {
-		return nil
-	}
-	if _, dead := s.due(now); dead {
-		return nil
-	}
-	return s
-}
-
-// seal keeps the token for the next worker.
-func (s *session) seal(generation uint64, keys *errand.Keys) (*sealed.Token, error) {
-	text, err := json.Marshal(s)
-	if err != nil {
-		return nil, err
-	}
-	defer clear(text)
-	t, err := sealed.SealToken(generation, &keys.Batch, text)
-	return &t, err
+// share is the age at which the token is renewed: from two thirds to five sixths
+// of its life, another for every machine and every time, so that thousands that
+// began together do not come together.
+func (s *session) share() time.Duration {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s %d", s.Print, s.From.UnixNano()))
+	jitter := time.Duration(binary.BigEndian.Uint16(sum[:]))
+	return s.Life/3*2 + s.Life/6/(1<<16)*jitter
 }
 
 // begin gets a token that will last for this run: the one from before if it can
 // be, renewed if it should be, else a new one.
-func (r *run) begin(ctx context.Context, old *session) *trouble {
+func (r *run) begin(ctx context.Context) *trouble {
+	if t := r.unwrap(ctx); t != nil {
+		return t
+	}
+	old := r.keep.usable(r.login.print, time.Now())
 	if old == nil {
 		return r.logIn(ctx)
 	}
@@ -96,10 +78,28 @@ func (r *run) begin(ctx context.Context, old *session) *trouble {
 	if t := r.renew(ctx); t != nil && t.fatal() {
 		return t
 	}
-	if again, _ := r.session.due(time.Now()); again || r.session.Life < r.session.Full/3 {
-		return r.logIn(ctx) // not renewed, or near the end of what renewing gives
+	if again, _ := r.session.due(time.Now()); !again && r.session.Life >= r.session.Full/3 {
+		return nil
 	}
+	// Not renewed, or near the end of what renewing gives.
+	have := r.session
+	t := r.logIn(ctx)
+	if t == nil || t.fatal() {
+		return t
+	}
+	if _, dead := have.due(time.Now()); dead {
+		return t
+	}
+	r.warn = &trouble{t.code, t.detail + "; the token in use ends at " + have.expires().UTC().Format(time.DateTime) + " UTC"}
+	r.use(have)
 	return nil
+}
+
+// admit says in the report what went wrong although the run went on.
+func (r *run) admit(report *errand.Report) {
+	if r.warn != nil && (report.Code == errand.OK || report.Code == errand.LoginRefused) {
+		report.Code, report.Detail = r.warn.code, strings.TrimSuffix(r.warn.detail+"; "+report.Detail, "; ")
+	}
 }
 
 func (r *run) use(s *session) {
@@ -119,19 +119,26 @@ type auth struct {
 }
 
 func (r *run) logIn(ctx context.Context) *trouble {
-	l := r.source.login
-	if l.path == "" {
+	l := &r.login
+	switch {
+	case l.path == "":
 		r.use(&session{Token: l.token, fresh: true})
 		return nil
+	case r.refused != nil: // once in a run: servers count refused logins
+		return r.refused
 	}
 	r.client.api.ClearToken() // an old one does not go to a login
 	now := time.Now()
 	a, t := r.client.do(ctx, l.path, nil, l.body)
-	if t != nil {
+	switch {
+	case t != nil && t.code == errand.Error && l.expired(now):
+		r.refused = &trouble{errand.LoginRefused, l.path + ": " + t.detail + l.hint(now)}
+		return r.refused
+	case t != nil:
 		return t
-	}
-	if a.status >= 400 {
-		return &trouble{errand.LoginRefused, fmt.Sprintf("%s: %s", l.path, r.client.said(a))}
+	case a.status >= 400:
+		r.refused = &trouble{errand.LoginRefused, l.path + ": " + r.client.said(a) + l.hint(now)}
+		return r.refused
 	}
 	var got auth
 	if t := unmarshal(a, &got); t != nil {

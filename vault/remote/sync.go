@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -18,7 +17,7 @@ import (
 const (
 	runTime    = 2 * time.Minute
 	secondLook = 200 * time.Millisecond // between two looks at a scope that would lose much
-	maxFaults  = 2000                   // of one scope; a report has to fit a frame
+	maxFaults  = 2000                   // a report has to fit a frame
 )
 
 // run is one errand.
@@ -26,23 +25,37 @@ type run struct {
 	source  *Source
 	client  *client
 	session *session
+	login   login                   // the source's, completed
+	keep    keep                    // from the worker before, for the next one
+	warn    *trouble                // what must be said although the run goes on
+	refused *trouble                // a login, in this run
 	stop    context.CancelCauseFunc // ends every request, with the trouble that makes them useless
 	keys    *errand.Keys
 	task    *errand.Task
 
-	known map[snapshot.ID]errand.Known
+	known  map[snapshot.ID]errand.Known
+	scoped map[string]knowledge // the same by scope, with what was refused before
+	room   room
 
-	mu     sync.Mutex // guards put and putErr
-	put    func(sealed.Record) error
+	handed sync.Map // of snapshot.ID and sight: what this run handed on
+
+	mu     sync.Mutex // guards out and putErr
+	out    Out
 	putErr error
 }
 
-// Sync carries out the task: put gets every document that is newer than what
-// the task knows, sealed, one call at a time; the report says the rest. Every
-// list and every document's metadata is looked at, whether the task asks for a
-// sweep or not. What went wrong with Vault is part of the report. The error is
-// put's, and then the report is not to be sent.
-func (s *Source) Sync(ctx context.Context, keys *errand.Keys, task *errand.Task, put func(sealed.Record) error) (*errand.Report, error) {
+// Out is where what is found goes, one call at a time. Its errors end the run.
+type Out struct {
+	Put   func(sealed.Record) error
+	Token func(sealed.Token) error // to be kept at once, whatever becomes of the run
+}
+
+// Sync carries out the task: out.Put gets every document that is newer than what
+// the task knows, sealed, one call at a time; the report says the rest. A task
+// that asks for no sweep costs one request for each scope whose index has not
+// changed. What went wrong with Vault is part of the report. The error is out's,
+// and then the report is not to be sent.
+func (s *Source) Sync(ctx context.Context, keys *errand.Keys, task *errand.Task, out Out) (*errand.Report, error) {
 	ctx, cancel := context.WithTimeout(ctx, runTime)
 	defer cancel()
 	ctx, stop := context.WithCancelCause(ctx)
@@ -51,38 +64,31 @@ func (s *Source) Sync(ctx context.Context, keys *errand.Keys, task *errand.Task,
 	if err != nil {
 		return Unable(err), nil
 	}
-	r := &run{source: s, client: c, stop: stop, keys: keys, task: task, put: put, known: map[snapshot.ID]errand.Known{}}
-	for _, k := range task.Known {
-		r.known[k.ID] = k
-	}
+	r := &run{source: s, client: c, login: s.login, stop: stop, keys: keys, task: task, out: out}
+	r.keep.restore(keys, task.Token)
+	r.learn()
 	report := &errand.Report{Code: errand.OK}
 	if t := r.work(ctx, report); t != nil {
 		report.Code, report.Detail = t.code, t.detail
 		report.Scopes, report.Removed, report.Faults = nil, nil, nil
 	}
+	r.admit(report)
 	report.Requests = int(c.requests.Load())
 	if r.putErr != nil {
 		return nil, r.putErr
 	}
-	if r.session == nil {
-		return report, nil
-	}
-	report.TokenExpires = r.session.expires()
-	if r.session.Print != "" {
-		if report.Token, err = r.session.seal(task.Generation, keys); err != nil {
-			return nil, err
-		}
+	if err := r.leave(report); err != nil {
+		return nil, err
 	}
 	return report, nil
 }
 
 // work fills in the report. With a trouble nothing in it counts.
 func (r *run) work(ctx context.Context, report *errand.Report) *trouble {
-	old := restore(r.keys, r.task.Token, r.source.login.print, time.Now())
-	if t := r.begin(ctx, old); t != nil {
+	if t := r.begin(ctx); t != nil {
 		return t
 	}
-	views, x, t := r.look(ctx)
+	views, t := r.look(ctx)
 	if t != nil && !t.fatal() && !r.session.fresh {
 		// A token of before may have been withdrawn. Only a new one can tell.
 		alive, lt := r.lookUp(ctx)
@@ -90,22 +96,22 @@ func (r *run) work(ctx context.Context, report *errand.Report) *trouble {
 			return lt
 		}
 		if !alive {
-			r.session = nil
+			r.forget()
 			if t := r.logIn(ctx); t != nil {
 				return t
 			}
-			views, x, t = r.look(ctx)
+			views, t = r.look(ctx)
 		}
 	}
 	if t != nil {
 		return t
 	}
-	if x != nil && x.removed {
+	if views == nil {
 		r.dropAll(report)
 		return nil
 	}
 	for _, v := range views {
-		if t := r.settle(ctx, v, x, report); t != nil {
+		if t := r.settle(ctx, v, report); t != nil {
 			return t
 		}
 	}
@@ -117,26 +123,27 @@ func (r *run) work(ctx context.Context, report *errand.Report) *trouble {
 	return nil
 }
 
-// look identifies the token and observes every scope and the machine's index.
-// A 403 on the way is looked into first: a token that is not valid any more gets
-// one everywhere, and then nothing was observed at all.
-func (r *run) look(ctx context.Context) ([]*view, *index, *trouble) {
+// look identifies the token and observes every scope as far as the task asks;
+// no views at all mean that the machine is to drop everything. A 403 on the way
+// is looked into first: a token that is not valid any more gets one everywhere,
+// and then nothing was observed at all.
+func (r *run) look(ctx context.Context) ([]*view, *trouble) {
 	if t := r.identify(ctx); t != nil {
-		return nil, nil, t
+		return nil, t
 	}
-	x, t := r.readIndex(ctx, r.source.scopes[0])
-	if t != nil && t.fatal() {
-		return nil, nil, t
+	var views []*view
+	if len(r.task.Only) > 0 {
+		views = r.glances(ctx)
+	} else if views = r.survey(ctx); views == nil {
+		return nil, stopped(ctx)
 	}
-	views := make([]*view, len(r.source.scopes))
-	each(len(views), func(i int) { views[i] = r.observe(ctx, r.source.scopes[i]) })
 	if t := stopped(ctx); t != nil {
-		return nil, nil, t
+		return nil, t
 	}
 	if slices.ContainsFunc(views, (*view).refusals) {
-		return views, x, r.stillMine(ctx)
+		return views, r.stillMine(ctx)
 	}
-	return views, x, nil
+	return views, nil
 }
 
 // stopped is the trouble that ended ctx, nil while it goes on.
@@ -153,6 +160,9 @@ func stopped(ctx context.Context) *trouble {
 
 // refusals reports whether any request about v was answered 403.
 func (v *view) refusals() bool {
+	if t := v.hint.trouble; t != nil && t.code == errand.Forbidden {
+		return true
+	}
 	for _, t := range v.lists {
 		if t != nil && t.code == errand.Forbidden {
 			return true
@@ -191,165 +201,85 @@ func (r *run) dropAll(report *errand.Report) {
 }
 
 // settle reads what is newer in a scope and adds to the report what follows.
-func (r *run) settle(ctx context.Context, v *view, x *index, report *errand.Report) *trouble {
-	ids := decide(r.task.Known, v).read
-	sights := make([]sight, len(ids))
-	each(len(ids), func(i int) { sights[i] = r.fetch(ctx, ids[i]) })
-	if t := stopped(ctx); t != nil {
+func (r *run) settle(ctx context.Context, v *view, report *errand.Report) *trouble {
+	d, t := r.read(ctx, v)
+	if t != nil {
 		return t
 	}
-	for i, id := range ids {
-		v.seen[id] = sights[i]
-	}
-	if slices.ContainsFunc(sights, func(s sight) bool { return s.state == forbidden }) {
-		if t := r.stillMine(ctx); t != nil {
+	if d.sweep {
+		// A look at single documents showed what only lists and metadata can explain.
+		v = r.observe(ctx, v.scope, v.hint)
+		if t := r.mine(ctx, v); t != nil {
+			return t
+		}
+		if d, t = r.read(ctx, v); t != nil {
 			return t
 		}
 	}
-	d := decide(r.task.Known, v)
 	if d.doubtful {
-		var t *trouble
-		if d, t = r.lookAgain(ctx, d, x); t != nil {
+		if d, t = r.lookAgain(ctx, d, v); t != nil {
 			return t
 		}
 	}
-	if n := len(d.faults); n > maxFaults {
-		d.faults = d.faults[:maxFaults]
-		d = doubt(d, &trouble{errand.Answer, fmt.Sprintf("%d documents are refused; %d are named", n, maxFaults)})
+	if room := max(0, maxFaults-len(report.Faults)); len(d.faults) > room {
+		d = doubt(d, &trouble{errand.Answer, fmt.Sprintf("%d documents are refused; %d are named", len(d.faults), room)})
+		d.faults = d.faults[:room]
 	}
+	d.scope.Index = v.hint.next(d.open)
 	report.Scopes = append(report.Scopes, d.scope)
 	report.Removed = append(report.Removed, d.removed...)
 	report.Faults = append(report.Faults, d.faults...)
 	return nil
 }
 
-// lookAgain makes sure of a verdict that would remove much, by the scope's
-// index or by a second look.
-func (r *run) lookAgain(ctx context.Context, d verdict, x *index) (verdict, *trouble) {
-	if d.scope.Scope != r.source.scopes[0] {
-		var t *trouble
-		if x, t = r.readIndex(ctx, d.scope.Scope); t != nil && t.fatal() {
-			return d, t
+// read reads what is new in v, and the sources that are due, and decides.
+func (r *run) read(ctx context.Context, v *view) (verdict, *trouble) {
+	k := r.scoped[v.scope]
+	ids := decide(k, v).read
+	sights := make([]sight, len(ids))
+	each(len(ids), func(i int) { sights[i] = r.fetch(ctx, ids[i], v.seen[ids[i]]) })
+	refused := false
+	for i, id := range ids {
+		v.seen[id] = sights[i]
+		refused = refused || sights[i].state == forbidden
+	}
+	if r.sources(ctx, v) || refused {
+		if t := stopped(ctx); t != nil {
+			return verdict{}, t
+		}
+		if t := r.stillMine(ctx); t != nil {
+			return verdict{}, t
 		}
 	}
-	if x.confirms(d.removed) {
+	return decide(k, v), stopped(ctx)
+}
+
+// mine is nil when nothing in v says that the token is not this machine's any more.
+func (r *run) mine(ctx context.Context, v *view) *trouble {
+	if t := stopped(ctx); t != nil {
+		return t
+	}
+	if v.refusals() {
+		return r.stillMine(ctx)
+	}
+	return nil
+}
+
+// lookAgain makes sure of a verdict that would remove much, by the scope's
+// index or by a second look.
+func (r *run) lookAgain(ctx context.Context, d verdict, v *view) (verdict, *trouble) {
+	if x, t := r.account(ctx, v); t != nil && t.fatal() {
+		return d, t
+	} else if x.confirms(d.removed) {
 		return d, nil
 	}
 	select {
 	case <-time.After(secondLook):
 	case <-ctx.Done():
 	}
-	again := r.observe(ctx, d.scope.Scope)
-	if t := stopped(ctx); t != nil {
+	again := r.observe(ctx, v.scope, v.hint)
+	if t := r.mine(ctx, again); t != nil {
 		return d, t
 	}
-	if again.refusals() {
-		if t := r.stillMine(ctx); t != nil {
-			return d, t
-		}
-	}
-	return agree(d, decide(r.task.Known, again)), nil
-}
-
-// fetch reads one document and hands it on. The sight it returns is what the
-// document itself showed.
-func (r *run) fetch(ctx context.Context, id snapshot.ID) sight {
-	a, t := r.do(ctx, "data/"+id.String(), nil)
-	switch {
-	case t != nil:
-		return sight{state: unknown, why: t}
-	case a.status == http.StatusForbidden:
-		return sight{state: forbidden}
-	case a.status == http.StatusNotFound && len(a.errors) == 0:
-		return deleted(a)
-	case a.status >= 400:
-		return sight{state: unknown, why: r.refusal(a, "read")}
-	}
-	doc, t := documentOf(a)
-	if t != nil {
-		return sight{state: unknown, why: t}
-	}
-	s := sight{version: doc.age.Version, created: doc.age.Created}
-	if k, have := r.known[id]; have && compare(s, k) <= 0 {
-		return s // older than its metadata, which was newer than what is known
-	}
-	entry := snapshot.Entry{ID: id, Version: s.version, Created: s.created, Generation: r.task.Generation}
-	secret, t := r.parse(ctx, &entry, doc)
-	if t != nil {
-		s.state, s.why = refused, t
-		if t.code != "" {
-			s.state = unknown
-		}
-		return s
-	}
-	defer clear(secret)
-	if err := r.hand(entry, secret); err != nil {
-		s.state, s.why = refused, &trouble{detail: err.Error()}
-	}
-	return s
-}
-
-// deleted is the sight of a 404 without an error text. One that was removed
-// altogether since it was listed is seen for what it is in the next run.
-func deleted(a answer) sight {
-	doc, t := documentOf(a)
-	if t != nil {
-		return sight{state: unknown, why: &trouble{errand.Answer, "it vanished while it was read"}}
-	}
-	switch {
-	case doc.text == nil && doc.age.Destroyed:
-		return sight{state: gone, why: &trouble{detail: "its current version was destroyed"}}
-	case doc.text == nil && doc.age.Deletion != "":
-		return sight{state: gone, why: &trouble{detail: "it was deleted"}}
-	}
-	return sight{state: unknown, why: &trouble{errand.Answer, "a 404 that does not say why"}}
-}
-
-// parse fills in what the document holds. A trouble without a code is the
-// document's own fault.
-func (r *run) parse(ctx context.Context, e *snapshot.Entry, doc document) (secret []byte, t *trouble) {
-	if e.ID.Kind == snapshot.BatchUserKind {
-		platform := r.source.conf.Platforms[0]
-		if p, ok := strings.CutPrefix(e.ID.Scope, "platforms/"); ok {
-			platform = p
-		}
-		u, password, err := parseBatchUser(doc.text, platform)
-		if err != nil {
-			return nil, &trouble{detail: clean(err.Error())}
-		}
-		e.BatchUser = u
-		return password, nil
-	}
-	model, parts, err := parsePolicy(doc.text)
-	if err != nil {
-		return nil, &trouble{detail: clean(err.Error())}
-	}
-	text := []byte(doc.text)
-	if parts != nil {
-		if text, t = r.join(ctx, e.ID, parts, model); t != nil {
-			return nil, t
-		}
-	}
-	e.Policy = &snapshot.Policy{Model: model, Document: text}
-	return nil, nil
-}
-
-// hand seals an entry and hands it on. The error is what is wrong with the
-// entry; put's own ends the run.
-func (r *run) hand(e snapshot.Entry, secret []byte) error {
-	record, err := sealed.Seal(r.task.Generation, &r.keys.Batch, e, secret)
-	if err != nil {
-		return err
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.putErr != nil {
-		return r.putErr
-	}
-	err = r.put(record)
-	if err != nil && !errors.Is(err, errand.ErrTooLong) {
-		r.putErr = err
-		r.stop(err)
-	}
-	return err // too much for one answer: the next run brings the rest
+	return agree(d, decide(r.scoped[v.scope], again)), nil
 }

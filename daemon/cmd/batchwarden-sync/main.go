@@ -52,8 +52,9 @@ func run(file string, in io.Reader, out io.Writer) error {
 	if sourceErr != nil {
 		return w.Message(errand.Message{Report: remote.Unable(sourceErr)})
 	}
-	report, err := source.Sync(context.Background(), keys, task, func(r sealed.Record) error {
-		return w.Message(errand.Message{Put: &r})
+	report, err := source.Sync(context.Background(), keys, task, remote.Out{
+		Put:   func(r sealed.Record) error { return w.Message(errand.Message{Put: &r}) },
+		Token: func(t sealed.Token) error { return w.Message(errand.Message{Token: &t}) },
 	})
 	if err != nil {
 		return err
@@ -84,10 +85,12 @@ func remoteConfig(c *config.Config) remote.Config {
 	return remote.Config{
 		Machine: c.Machine, Platforms: c.Platforms, Groups: c.Groups,
 		Address: v.Address, CAFile: v.CAFile, ServerName: v.ServerName, Namespace: v.Namespace, Mount: v.Mount,
+		Sources: c.Sync.Sources,
 		Auth: remote.Auth{
-			Method: v.Auth.Method, Mount: v.Auth.Mount,
+			Method: v.Auth.Method, Mount: v.Auth.Mount, Role: v.Auth.Role,
 			RoleIDFile: v.Auth.RoleIDFile, SecretIDFile: v.Auth.SecretIDFile, SecretIDWrapped: v.Auth.SecretIDWrapped,
-			TokenFile: v.Auth.TokenFile,
+			CertFile: v.Auth.CertFile, KeyFile: v.Auth.KeyFile,
+			JWTFile: v.Auth.JWTFile, TokenFile: v.Auth.TokenFile,
 		},
 	}
 }

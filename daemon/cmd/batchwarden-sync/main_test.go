@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -18,7 +19,6 @@ import (
 	"batchwarden/vault/errand"
 	"batchwarden/vault/remote"
 	"batchwarden/vault/remote/remotetest"
-	"batchwarden/vault/sealed"
 	"batchwarden/vault/snapshot"
 	"batchwarden/vault/vaulttest"
 )
@@ -69,7 +69,7 @@ type process struct {
 	conf string
 }
 
-func (p process) Sync(ctx context.Context, keys *errand.Keys, task *errand.Task, put func(sealed.Record) error) (*errand.Report, error) {
+func (p process) Sync(ctx context.Context, keys *errand.Keys, task *errand.Task, out remote.Out) (*errand.Report, error) {
 	cmd := exec.CommandContext(ctx, worker, "--config", p.conf)
 	cmd.Env = []string{}
 	var in, raw, stderr bytes.Buffer
@@ -96,8 +96,12 @@ func (p process) Sync(ctx context.Context, keys *errand.Keys, task *errand.Task,
 			return nil, err
 		case m.Report != nil:
 			return m.Report, nil
+		case m.Token != nil:
+			err = out.Token(*m.Token)
+		default:
+			err = out.Put(*m.Put)
 		}
-		if err := put(*m.Put); err != nil {
+		if err != nil {
 			return nil, err
 		}
 	}
@@ -123,15 +127,27 @@ func configure(t *testing.T, dir string, c remote.Config) string {
 	line(2, "address", c.Address)
 	line(2, "ca_file", c.CAFile)
 	line(2, "server_name", c.ServerName)
+	line(2, "namespace", c.Namespace)
 	line(2, "mount", c.Mount)
 	b.WriteString("  auth:\n")
 	line(4, "method", c.Auth.Method)
-	if c.Auth.Method == remote.TokenFile {
-		line(4, "token_file", c.Auth.TokenFile)
-	} else {
+	a := map[string][]string{
+		remote.AppRole: {"role_id_file", c.Auth.RoleIDFile, "secret_id_file", c.Auth.SecretIDFile},
+		remote.Cert:    {"cert_file", c.Auth.CertFile, "key_file", c.Auth.KeyFile},
+		remote.JWT:     {"jwt_file", c.Auth.JWTFile}, remote.TokenFile: {"token_file", c.Auth.TokenFile},
+	}[c.Auth.Method]
+	for pair := range slices.Chunk(a, 2) {
+		line(4, pair[0], pair[1])
+	}
+	line(4, "role", c.Auth.Role)
+	if c.Auth.Method != remote.TokenFile {
 		line(4, "mount", c.Auth.Mount)
-		line(4, "role_id_file", c.Auth.RoleIDFile)
-		line(4, "secret_id_file", c.Auth.SecretIDFile)
+	}
+	if c.Auth.SecretIDWrapped {
+		b.WriteString("    secret_id_wrapped: true\n")
+	}
+	if len(c.Sources) > 0 {
+		fmt.Fprintf(&b, "sync:\n  sources: [%s]\n", strings.Join(c.Sources, ", "))
 	}
 	file := filepath.Join(dir, "batchwarden.yaml")
 	if err := os.WriteFile(file, []byte(b.String()), 0o644); err != nil {
@@ -236,7 +252,7 @@ func TestExitCodes(t *testing.T) {
 	}
 	t.Run("no_configuration_is_a_report", func(t *testing.T) {
 		p := process{t, "/nonexistent/batchwarden.yaml"}
-		r, err := p.Sync(t.Context(), &errand.Keys{}, &errand.Task{Generation: 1}, nil)
+		r, err := p.Sync(t.Context(), &errand.Keys{}, &errand.Task{Generation: 1}, remote.Out{})
 		must(t, err)
 		if r.Code != errand.Setup || !strings.Contains(r.Detail, "batchwarden.yaml") {
 			t.Errorf("got %+v", r)

@@ -3,10 +3,8 @@
 package remotetest
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -21,13 +19,11 @@ import (
 	"batchwarden/vault/sealed"
 	"batchwarden/vault/snapshot"
 	"batchwarden/vault/vaulttest"
-
-	"golang.org/x/crypto/nacl/secretbox"
 )
 
 // Source carries out one errand, as remote.Source does.
 type Source interface {
-	Sync(ctx context.Context, keys *errand.Keys, task *errand.Task, put func(sealed.Record) error) (*errand.Report, error)
+	Sync(ctx context.Context, keys *errand.Keys, task *errand.Task, out remote.Out) (*errand.Report, error)
 }
 
 // NewSource makes a source for a machine that is set up as c says. Failing to
@@ -44,9 +40,21 @@ func Run(t *testing.T, newSource NewSource) {
 		{"scopes", scopes},
 		{"removals", removals},
 		{"losing_much", losingMuch},
+		{"data_alone", dataAlone},
+		{"deletions", deletions},
+		{"losing_half", losingHalf},
+		{"removed_machine", removedMachine},
+		{"polls", polls},
+		{"many_without_index", manyWithoutIndex},
+		{"sources", sources},
+		{"sources_elsewhere", sourcesElsewhere},
 		{"bad_documents", badDocuments},
+		{"impossible_names", impossibleNames},
 		{"policies_in_parts", policiesInParts},
 		{"tokens", tokens},
+		{"wrapped_secret_ids", wrappedSecretIDs},
+		{"other_logins", otherLogins},
+		{"rotation", rotation},
 		{"server_troubles", serverTroubles},
 		{"damaged_answers", damagedAnswers},
 		{"lost_permissions", lostPermissions},
@@ -88,7 +96,7 @@ func must(t *testing.T, err error) {
 // held is one document as a daemon would keep it.
 type held struct {
 	errand.Known
-	head   string // its text
+	entry  snapshot.Entry
 	secret string
 }
 
@@ -102,6 +110,8 @@ type machine struct {
 	token      *sealed.Token
 	tokenKey   [32]byte
 	puts       []snapshot.ID // of the last sync
+	indexes    map[string]errand.Index
+	refused    map[snapshot.ID]errand.Refused
 }
 
 // newMachine entitles a machine and sets it up.
@@ -109,7 +119,7 @@ func newMachine(t *testing.T, newSource NewSource, s *vaulttest.Server, name str
 	t.Helper()
 	role, secret, err := s.AddMachineWith(t.Context(), name, "unix", o)
 	must(t, err)
-	m := &machine{t: t, newSource: newSource, held: map[snapshot.ID]held{}}
+	m := &machine{t: t, newSource: newSource, held: map[snapshot.ID]held{}, indexes: map[string]errand.Index{}, refused: map[snapshot.ID]errand.Refused{}}
 	m.conf = remote.Config{
 		Machine: name, Platforms: []string{"unix"}, Groups: o.Groups,
 		Address: s.Address, CAFile: s.CAFile, Mount: vaulttest.Mount,
@@ -128,31 +138,54 @@ func file(t *testing.T, name, text string) string {
 // scope is the machine's own.
 func (m *machine) scope() string { return "machines/" + m.conf.Machine }
 
-// sync runs one errand and keeps what it brought.
+// sync sweeps and keeps what that brought.
 func (m *machine) sync() *errand.Report {
+	m.t.Helper()
+	return m.run(errand.Task{Sweep: true})
+}
+
+// poll looks at what the indexes hint at.
+func (m *machine) poll() *errand.Report {
+	m.t.Helper()
+	return m.run(errand.Task{})
+}
+
+// run carries out one errand and keeps what it brought.
+func (m *machine) run(task errand.Task) *errand.Report {
 	m.t.Helper()
 	m.generation++
 	keys := &errand.Keys{Token: m.tokenKey}
 	if _, err := rand.Read(keys.Batch[:]); err != nil {
 		m.t.Fatal(err)
 	}
-	task := &errand.Task{Generation: m.generation, Token: m.token, Sweep: true}
+	task.Generation, task.Token = m.generation, m.token
 	for _, h := range m.held {
 		task.Known = append(task.Known, h.Known)
 	}
+	task.Indexes, task.Refused = slices.Collect(maps.Values(m.indexes)), slices.Collect(maps.Values(m.refused))
 	m.puts = nil
-	report, err := m.newSource(m.t, m.conf).Sync(m.t.Context(), keys, task, func(r sealed.Record) error {
-		m.puts = append(m.puts, r.ID)
-		m.held[r.ID] = open(m.t, r, m.generation, &keys.Batch)
-		return nil
+	report, err := m.newSource(m.t, m.conf).Sync(m.t.Context(), keys, &task, remote.Out{
+		Put: func(r sealed.Record) error {
+			m.puts = append(m.puts, r.ID)
+			m.held[r.ID] = open(m.t, r, m.generation, &keys.Batch)
+			return nil
+		},
+		Token: func(t sealed.Token) error {
+			m.token, m.tokenKey = &t, keys.Batch
+			return nil
+		},
 	})
 	must(m.t, err)
 	slices.SortFunc(m.puts, func(a, b snapshot.ID) int { return strings.Compare(a.String(), b.String()) })
 	for _, r := range report.Removed {
 		delete(m.held, r.ID)
 	}
-	if report.Token != nil {
+	m.remember(report)
+	switch {
+	case report.Token != nil:
 		m.token, m.tokenKey = report.Token, keys.Batch
+	case !report.KeepToken:
+		m.token = nil
 	}
 	text, err := json.Marshal(report)
 	must(m.t, err)
@@ -162,37 +195,44 @@ func (m *machine) sync() *errand.Report {
 	return report
 }
 
-// open opens a record as a daemon would, and checks what is inside against what is outside.
+// remember keeps what the next task says of indexes and of refused versions.
+func (m *machine) remember(report *errand.Report) {
+	for _, s := range report.Scopes {
+		delete(m.indexes, s.Scope)
+		if s.Index != nil {
+			m.indexes[s.Scope] = *s.Index
+		}
+	}
+	for _, f := range report.Faults {
+		for _, kind := range []snapshot.Kind{snapshot.BatchUserKind, snapshot.PolicyKind} {
+			for _, s := range report.Scopes {
+				id := snapshot.ID{Scope: s.Scope, Kind: kind, Name: f.Path[strings.LastIndex(f.Path, "/")+1:]}
+				if f.Version > 0 && id.String() == f.Path {
+					m.refused[id] = errand.Refused{ID: id, Version: f.Version, Created: f.Created, Detail: f.Detail}
+				}
+			}
+		}
+	}
+}
+
+// open opens a record and checks what is inside against what is outside. It may
+// be called from anywhere.
 func open(t *testing.T, r sealed.Record, generation uint64, key *[32]byte) held {
 	t.Helper()
 	h := held{Known: errand.Known{ID: r.ID, Version: r.Version, Created: r.Created}}
-	head := unbox(t, r.Head, key)
-	h.head = string(head)
 	if r.Generation != generation || r.Version < 1 || r.Created.IsZero() {
 		t.Errorf("%s: generation %d, version %d of %s", r.ID, r.Generation, r.Version, r.Created)
 	}
-	if r.Secret != nil {
-		text := unbox(t, r.Secret, key)
-		sum := sha256.Sum256(head)
-		password, ok := bytes.CutPrefix(text, sum[:])
-		if !ok {
-			t.Errorf("%s: the secret is another head's", r.ID)
-		}
-		h.secret = string(password)
+	e, secret, err := sealed.Unseal(key, &r)
+	if err != nil {
+		t.Error(err)
+		return h
+	}
+	h.entry, h.secret, h.Turn, h.Mark = e, string(secret), e.Turn, e.Mark
+	if e.BatchUser != nil {
+		h.Source = e.BatchUser.Source
 	}
 	return h
-}
-
-func unbox(t *testing.T, box []byte, key *[32]byte) []byte {
-	t.Helper()
-	if len(box) < 24 {
-		t.Fatal("a box without a nonce")
-	}
-	text, ok := secretbox.Open(nil, box[24:], (*[24]byte)(box), key)
-	if !ok {
-		t.Fatal("a box does not open with the batch key")
-	}
-	return text
 }
 
 // syncOK is a sync in which nothing goes wrong.

@@ -1,0 +1,224 @@
+package remote
+
+import (
+	"context"
+	"net/http"
+	"slices"
+
+	"batchwarden/vault/errand"
+	"batchwarden/vault/snapshot"
+)
+
+// small is how many known documents of a scope without an index are looked at
+// in every run. A larger one waits for the sweep.
+const small = 50
+
+// hint is a scope's index, as far as it was asked for.
+type hint struct {
+	before  *errand.Index // what the task says
+	now     *errand.Index // what is there; nil: none, or none that is understood
+	index   *index        // what it says, once it was read
+	trouble *trouble      // it could not be asked for
+}
+
+// same reports whether everything that the index hints at was looked at before.
+func (h *hint) same() bool {
+	return h.now != nil && h.before != nil && h.now.Version == h.before.Version && h.now.Created.Equal(h.before.Created)
+}
+
+// next is the index for the next task. As long as something that it hints at is
+// open, it stays the one from before, so that the next run looks again.
+func (h *hint) next(open bool) *errand.Index {
+	if open || h.trouble != nil {
+		return h.before
+	}
+	return h.now
+}
+
+// learn sorts what the task says by scope.
+func (r *run) learn() {
+	r.known, r.scoped = map[snapshot.ID]errand.Known{}, map[string]knowledge{}
+	for _, s := range r.source.scopes {
+		r.scoped[s] = knowledge{map[snapshot.ID]errand.Known{}, map[snapshot.ID]errand.Refused{}}
+	}
+	r.room = room{maxDocuments, map[snapshot.ID]bool{}}
+	for _, k := range r.task.Known {
+		if in, ok := r.scoped[k.ID.Scope]; ok {
+			r.known[k.ID], in.known[k.ID] = k, k
+			r.room.left--
+		}
+	}
+	for _, f := range r.task.Refused {
+		if in, ok := r.scoped[f.ID.Scope]; ok {
+			in.refused[f.ID] = f
+		}
+	}
+}
+
+// survey looks at every scope: at all of it, or at what its index hints at. It
+// returns nil when the machine's own index says that it is to drop everything,
+// before anything else is asked for, and when the run was stopped.
+func (r *run) survey(ctx context.Context) []*view {
+	scopes := r.source.scopes
+	hints := make([]hint, len(scopes))
+	hints[0] = r.readHint(ctx, scopes[0])
+	if x := hints[0].index; x != nil && x.removed || ctx.Err() != nil {
+		return nil
+	}
+	each(len(scopes)-1, func(i int) { hints[i+1] = r.readHint(ctx, scopes[i+1]) })
+	views := make([]*view, len(scopes))
+	for i, s := range scopes {
+		views[i] = r.follow(ctx, s, hints[i])
+	}
+	return views
+}
+
+// readHint asks for a scope's index, in one request where nothing has changed.
+func (r *run) readHint(ctx context.Context, scope string) hint {
+	h := hint{}
+	for i := range r.task.Indexes {
+		if x := &r.task.Indexes[i]; x.Scope == scope {
+			h.before = x
+		}
+	}
+	switch s := r.metadata(ctx, scope+"/index"); s.state {
+	case present:
+		h.now = &errand.Index{Scope: scope, Version: s.version, Created: s.created}
+	case forbidden:
+		h.trouble = &trouble{errand.Forbidden, "index: permission denied"}
+		return h
+	case unknown:
+		h.trouble = s.why
+		return h
+	default:
+		return h
+	}
+	if h.same() || r.task.Sweep && scope != r.source.scopes[0] {
+		return h
+	}
+	h.read(r.readIndex(ctx, scope))
+	return h
+}
+
+// read takes what the index says. Its version is then the one that was read.
+func (h *hint) read(x *index, at errand.Index, t *trouble) {
+	switch {
+	case t != nil:
+		h.trouble = t
+	case x == nil:
+		h.now = nil // a hint that cannot be read is none
+	default:
+		at.Scope = h.now.Scope
+		h.index, h.now = x, &at
+	}
+}
+
+// follow looks at a scope as far as its index hints at something, and at all of
+// it where that cannot tell.
+func (r *run) follow(ctx context.Context, scope string, h hint) *view {
+	k := r.scoped[scope]
+	switch {
+	case r.task.Sweep:
+		return r.observe(ctx, scope, h)
+	case h.trouble != nil && h.trouble.code != errand.Forbidden, h.same():
+		return r.glance(ctx, scope, h, nil)
+	case h.index != nil:
+		if ids, whole := h.index.news(k, scope); !whole {
+			return r.glance(ctx, scope, h, ids)
+		}
+		return r.observe(ctx, scope, h)
+	case len(k.known) <= small:
+		return r.observe(ctx, scope, h)
+	}
+	return r.glance(ctx, scope, h, nil)
+}
+
+// glances looks at what the task names and at nothing else.
+func (r *run) glances(ctx context.Context) []*view {
+	in := map[string][]snapshot.ID{}
+	for _, id := range r.task.Only {
+		in[id.Scope] = append(in[id.Scope], id)
+	}
+	for _, id := range r.task.Sources {
+		if in[id.Scope] == nil {
+			in[id.Scope] = []snapshot.ID{}
+		}
+	}
+	views := []*view{}
+	for _, scope := range r.source.scopes {
+		if ids, ok := in[scope]; ok {
+			h := hint{}
+			for i := range r.task.Indexes {
+				if x := &r.task.Indexes[i]; x.Scope == scope {
+					h.before, h.now = x, x
+				}
+			}
+			views = append(views, r.glance(ctx, scope, h, ids))
+		}
+	}
+	return views
+}
+
+// glance looks at some documents of a scope. It can bring something new; what
+// is missing takes a look at the whole scope.
+func (r *run) glance(ctx context.Context, scope string, h hint, ids []snapshot.ID) *view {
+	v := &view{scope: scope, part: true, seen: map[snapshot.ID]sight{}, hint: h}
+	v.admit(r.scoped[scope], slices.DeleteFunc(slices.Clone(ids), func(id snapshot.ID) bool { return !isDocument(id) }), &r.room)
+	r.examine(ctx, v)
+	return v
+}
+
+// account is what the scope's index says, read now if it was not yet; nil when
+// there is none.
+func (r *run) account(ctx context.Context, v *view) (*index, *trouble) {
+	if v.hint.index == nil && v.hint.now != nil {
+		v.hint.read(r.readIndex(ctx, v.scope))
+	}
+	return v.hint.index, v.hint.trouble
+}
+
+// readIndex reads a scope's index; nil when there is none, or none that is understood.
+func (r *run) readIndex(ctx context.Context, scope string) (*index, errand.Index, *trouble) {
+	a, t := r.do(ctx, "data/"+scope+"/index", nil)
+	switch {
+	case t != nil:
+		return nil, errand.Index{}, t
+	case a.status == http.StatusForbidden:
+		return nil, errand.Index{}, &trouble{errand.Forbidden, "index: permission denied"}
+	case a.status >= 400:
+		return nil, errand.Index{}, nil
+	}
+	doc, t := documentOf(a)
+	if t != nil {
+		return nil, errand.Index{}, t
+	}
+	return parseIndex(doc.text), errand.Index{Version: doc.age.Version, Created: doc.age.Created}, nil
+}
+
+// parseIndex is nil for an index that this program does not understand: a hint
+// that cannot be read is none.
+func parseIndex(text []byte) *index {
+	o, err := parseObject(text)
+	if err != nil {
+		return nil
+	}
+	f := newFields(o)
+	if f.format() > newest {
+		return nil
+	}
+	x := &index{names: map[snapshot.Kind]map[string]int64{}, removed: f.flag("removed", false)}
+	for _, kind := range kinds {
+		in := f.inner(folders[kind])
+		if in == nil {
+			continue
+		}
+		x.names[kind] = map[string]int64{}
+		for n, v := range in.o {
+			x.names[kind][n] = whole(v)
+		}
+	}
+	if len(*f.faults) > 0 {
+		return nil
+	}
+	return x
+}
