@@ -13,8 +13,11 @@ import (
 	"batchwarden/daemon/strict"
 )
 
-// keyfile begins the spec of a key that lies in a file.
-const keyfile = "keyfile:"
+// keyfile begins the spec of a key that lies in a file, and tpm2 is the one of a key that the TPM seals into a file.
+const (
+	keyfile = "keyfile:"
+	tpm2    = "tpm2"
+)
 
 // maxName bounds machines, groups, realms, clients and what else becomes a path in Vault.
 const maxName = 61
@@ -87,7 +90,7 @@ func (c *checker) main(m *mainFile) {
 	c.positive("sync.sweep", m.Sync.Sweep)
 	c.positive("sync.max_stale", m.Sync.MaxStale)
 	c.positive("sync.policy_max_stale", m.Sync.PolicyMaxStale)
-	c.built("sync.sources", "sync.sources", strings.Join(m.Sync.Sources, " "))
+	c.sources(m.Sync.Sources, m.Vault.Mount)
 	if m.LocalVault.Key != "" {
 		c.key(m.LocalVault.Key)
 	}
@@ -138,17 +141,19 @@ func (c *checker) vault(v *rawVault) {
 		c.fault(at+".method", "%q is unknown; known: approle, cert, jwt, token_file", a.Method)
 		return
 	}
-	if !c.built("vault.auth.method", at+".method", a.Method) {
-		return
+	if a.SecretIDWrapped && a.Method != AuthAppRole {
+		c.fault(at+".secret_id_wrapped", "is not used by method %s; remove it", a.Method)
 	}
-	if a.SecretIDWrapped {
-		c.built("vault.auth.secret_id_wrapped", at+".secret_id_wrapped", "true")
+	if a.Method == AuthCert && strings.HasPrefix(v.Address, "http:") {
+		c.fault("vault.address", "%q has no TLS, which method cert shows its certificate in; use https", v.Address)
 	}
 	if a.Mount != "" {
 		c.mount(at+".mount", a.Mount)
 	}
 	needs := map[string][]string{
 		AuthAppRole:   {"role_id_file", "secret_id_file"},
+		AuthCert:      {"cert_file", "key_file"},
+		AuthJWT:       {"jwt_file"},
 		AuthTokenFile: {"token_file"},
 	}[a.Method]
 	for _, file := range []struct{ name, path string }{
@@ -169,7 +174,10 @@ func (c *checker) vault(v *rawVault) {
 			c.fault(place, "is not used by method %s; remove it", a.Method)
 		}
 	}
-	if a.Role != "" {
+	switch wanted := a.Method == AuthCert || a.Method == AuthJWT || a.Method == AuthAppRole && a.SecretIDWrapped; {
+	case a.Role != "" && wanted:
+		c.name(at+".role", a.Role)
+	case a.Role != "":
 		c.fault(at+".role", "is not used by method %s; remove it", a.Method)
 	}
 	if a.Method == AuthTokenFile && c.doc.Has(at+".mount") {
@@ -204,10 +212,10 @@ func (c *checker) key(spec string) {
 	const place = "local_vault.key"
 	kind, path, hasPath := strings.Cut(spec, ":")
 	switch {
-	case kind == "keyfile" && path != "":
+	case (kind == "keyfile" || kind == "tpm2") && path != "":
 		c.path(place, path)
 	case kind == "keyfile" || !slices.Contains([]string{"credential", "tpm2", "dpapi"}, kind) || hasPath:
-		c.fault(place, "%q is not one of keyfile:PATH, credential, tpm2, dpapi", spec)
+		c.fault(place, "%q is not one of keyfile:PATH, credential, tpm2, tpm2:PATH, dpapi", spec)
 	default:
 		c.built("local_vault.key", place, kind)
 	}

@@ -84,11 +84,11 @@ const (
 type Auth struct {
 	Method string // one of the Auth constants
 	Mount  string // of the auth method; "" for token_file
-	Role   string // cert, jwt
+	Role   string // cert, jwt: "" leaves it to the server; approle, wrapped: whose secret_id it must be, "" for any role's
 
 	RoleIDFile      string // approle
 	SecretIDFile    string // approle
-	SecretIDWrapped bool   // approle: the file holds a response-wrapping token
+	SecretIDWrapped bool   // approle: the file holds a response-wrapping token, or is gone once that was used
 	CertFile        string // cert
 	KeyFile         string // cert
 	JWTFile         string // jwt
@@ -106,7 +106,7 @@ type Sync struct {
 
 // LocalVault names the key that the local vault is encrypted with.
 type LocalVault struct {
-	Key string // "keyfile:/absolute/path"
+	Key string // "keyfile:/absolute/path", "tpm2:/absolute/path" or "credential"
 }
 
 // Realm is one controller's authorization world and what that controller calls this machine.

@@ -134,6 +134,12 @@ func TestBelowStateDir(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	for key, want := range map[string]string{"tpm2": "tpm2:/srv/bw/key.tpm2", "tpm2:/k": "tpm2:/k", "credential": "credential"} {
+		c, _, err := Check(host(t, "state_dir: /srv/bw\nlocal_vault: {key: '"+key+"'}\n"+least))
+		if err != nil || c.LocalVault.Key != want {
+			t.Errorf("%s: got %+v, %v, want %s", key, c, err, want)
+		}
+	}
 	if c.LocalVault.Key != "keyfile:/srv/bw/key" || c.Audit.File != "/srv/bw/audit.jsonl" {
 		t.Errorf("got key %q and audit file %q, want both below /srv/bw", c.LocalVault.Key, c.Audit.File)
 	}
@@ -255,15 +261,40 @@ func TestTooLong(t *testing.T) {
 	}
 }
 
+// TestAuthMethods reads each way to log in with everything it can be told.
+func TestAuthMethods(t *testing.T) {
+	for _, c := range []struct {
+		text string
+		want Auth
+	}{
+		{"role_id_file: /r, secret_id_file: /s, secret_id_wrapped: true",
+			Auth{Method: AuthAppRole, Mount: "approle", RoleIDFile: "/r", SecretIDFile: "/s", SecretIDWrapped: true}},
+		{"mount: pay/approle, role: db01, role_id_file: /r, secret_id_file: /s, secret_id_wrapped: true",
+			Auth{Method: AuthAppRole, Mount: "pay/approle", Role: "db01", RoleIDFile: "/r", SecretIDFile: "/s", SecretIDWrapped: true}},
+		{"method: cert, cert_file: /c, key_file: /k", Auth{Method: AuthCert, Mount: "cert", CertFile: "/c", KeyFile: "/k"}},
+		{"method: cert, mount: pki, role: machines, cert_file: /c, key_file: /k",
+			Auth{Method: AuthCert, Mount: "pki", Role: "machines", CertFile: "/c", KeyFile: "/k"}},
+		{"method: jwt, jwt_file: /j", Auth{Method: AuthJWT, Mount: "jwt", JWTFile: "/j"}},
+		{"method: jwt, role: machines, jwt_file: /j", Auth{Method: AuthJWT, Mount: "jwt", Role: "machines", JWTFile: "/j"}},
+		{"method: token_file, token_file: /t", Auth{Method: AuthTokenFile, TokenFile: "/t"}},
+	} {
+		got, _, err := Check(host(t, "vault: {address: https://v, auth: {"+c.text+"}}\n"))
+		if err != nil {
+			t.Errorf("%s: %v", c.text, err)
+			continue
+		}
+		if got.Vault.Auth != c.want {
+			t.Errorf("%s: got %+v, want %+v", c.text, got.Vault.Auth, c.want)
+		}
+	}
+}
+
 // TestUnbuilt writes each setting of the table into a file and wants exactly its refusal.
 func TestUnbuilt(t *testing.T) {
 	texts := map[string]string{
 		"systemd_socket":                  "systemd_socket: /run/x.sock",
 		"metrics.textfile":                "metrics: {textfile: /x.prom}",
 		"local_vault.key":                 "local_vault: {key: VALUE}",
-		"vault.auth.method":               "vault: {address: https://v, auth: {method: VALUE}}",
-		"vault.auth.secret_id_wrapped":    "vault: {address: https://v, auth: {role_id_file: /r, secret_id_file: /s, secret_id_wrapped: VALUE}}",
-		"sync.sources":                    "sync: {sources: [ldap/static-cred/]}",
 		"realms.*.model":                  "realms: {r: {model: VALUE, agent: A}}",
 		"clients[].match.exe":             "clients: [{name: c, match: {user: u, exe: /x}}]",
 		"clients[].match.sha256":          "clients: [{name: c, match: {user: u, sha256: abc}}]",

@@ -216,6 +216,9 @@ func (m *mainFile) below() {
 	if m.LocalVault.Key == "" {
 		m.LocalVault.Key = keyfile + filepath.Join(m.StateDir, "key")
 	}
+	if m.LocalVault.Key == tpm2 {
+		m.LocalVault.Key = tpm2 + ":" + filepath.Join(m.StateDir, "key.tpm2")
+	}
 	if m.Audit.File == "" {
 		m.Audit.File = filepath.Join(m.StateDir, "audit.jsonl")
 	}
