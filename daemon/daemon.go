@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -24,6 +25,7 @@ import (
 	"batchwarden/daemon/policy"
 	"batchwarden/ipc/server"
 	"batchwarden/ipc/wire"
+	"batchwarden/platform/boottime"
 	"batchwarden/platform/hostkey"
 	"batchwarden/platform/launch"
 	"batchwarden/platform/lockmem"
@@ -38,6 +40,9 @@ var ErrSetup = errors.New("set-up")
 
 // slots is how many passwords can be in the open at once, in locked memory.
 const slots = 64
+
+// watchEvery is between two looks at the protection of our own memory.
+const watchEvery = time.Minute
 
 // drain is how long requests may take to end when the daemon stops.
 const drain = 5 * time.Second
@@ -71,24 +76,30 @@ func Run(ctx context.Context, c *config.Config, models map[string]policy.Model, 
 
 	launcher := launch.New(c.Launcher.Socket, log)
 	late := &lateSyncer{}
+	clock := newClock(log)
 	b := broker.New(broker.Parts{
 		Config: c, Models: models, Audit: records, Launcher: launcher, Secrets: store, Arena: arena, Syncer: late,
-		Local: func() wire.LocalVault { return localVault(store.Status()) },
+		Local: func() wire.LocalVault { return localVault(store.Status(), late.wentBack()) },
 		Memory: func() wire.Memory {
 			return wire.Memory{Backend: arena.Backend(), Degraded: arena.Degraded(), Dumpable: lockmem.Hardened() != nil}
 		},
-		Version: version, Log: log,
+		Clock: clock, Version: version, Log: log,
 	})
+	if foreign := foreign(store.Status()); foreign != "" {
+		b.Noticed("local_vault.foreign", foreign)
+	}
 	refresher, err := refresh.New(ctx, refresh.Options{
-		Machine: c.Machine, Scopes: scopes(c), Interval: c.Sync.Interval, Store: store, Worker: worker{launcher},
-		Check: b.CheckPolicy, Activate: b.Activate, Changed: b.Synced, Log: log,
+		Machine: c.Machine, Scopes: scopes(c), Interval: c.Sync.Interval, Sweep: c.Sync.Sweep,
+		MaxStale: c.Sync.MaxStale, PolicyMaxStale: c.Sync.PolicyMaxStale,
+		Clock: clock, Store: store, Worker: worker{launcher}, Witness: launcher,
+		Check: b.CheckPolicy, Activate: b.Activate, Changed: b.Synced, Noticed: b.Noticed, Log: log,
 	})
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrSetup, err)
 	}
 	late.set(syncer{refresher, c.Vault.Address})
 
-	front := server.New(b, log)
+	front := server.New(&rekeying{b, store, arena, records, log}, log)
 	return serve(ctx, parts{c, records, launcher, b, refresher, front, log})
 }
 
@@ -122,6 +133,12 @@ func serve(ctx context.Context, p parts) error {
 		})
 	}
 	start("refresh", p.refresher.Run)
+	start("memory", func(ctx context.Context) error {
+		lockmem.Watch(ctx, watchEvery, func(err error) {
+			p.log.Error("the protection of this process's memory was undone", "err", err)
+		})
+		return nil
+	})
 	start("job ends", p.auditEnds)
 	doors := make(chan net.Listener)
 	start("sockets", func(ctx context.Context) error { return p.answer(ctx, doors) })
@@ -208,17 +225,37 @@ func readSeen(file string) (uint64, error) {
 // key nor vault: a vault whose key has gone must not be replaced in silence.
 func openStore(c *config.Config, arena *lockmem.Arena) (*sealed.Store, error) {
 	dir := filepath.Join(c.StateDir, "vault")
-	there, err := sealed.Exists(dir)
-	if err != nil {
+	host := hostkey.Host()
+	there, err := sealed.Peek(dir)
+	none := errors.Is(err, fs.ErrNotExist)
+	if err != nil && !none && !errors.Is(err, sealed.ErrDamaged) {
 		return nil, err
 	}
-	key, err := hostkey.Open(c.LocalVault.Key, !there, arena)
+	// A vault of another host opens with no key of this one, so a new key does it no harm.
+	key, err := hostkey.Open(c.LocalVault.Key, none || there.Foreign(host), arena)
 	if err != nil {
 		return nil, err
 	}
 	defer arena.Drop(key.KEK) // the store needs it to open, and not after
-	own := sealed.Key{KEK: key.KEK, Kind: key.Kind, ID: key.ID}
+	own := sealed.Key{KEK: key.KEK, Kind: key.Kind, ID: key.ID, Host: host}
 	return sealed.Open(dir, &own, arena)
+}
+
+// newClock is the clock that ages and expiries are judged by.
+func newClock(log *slog.Logger) *refresh.Clock {
+	start := time.Now()
+	up, boot := func() time.Duration { return time.Since(start) }, ""
+	if _, err := boottime.Now(); err != nil {
+		log.Warn("time asleep does not count where the clock was set back", "err", err)
+		return refresh.NewClock(time.Now, up, boot)
+	}
+	return refresh.NewClock(time.Now, func() time.Duration {
+		d, err := boottime.Now()
+		if err != nil {
+			return 0 // it told a moment ago; and then nothing is added to the highest time seen
+		}
+		return d
+	}, boottime.Boot())
 }
 
 // scopes are where in Vault this machine looks, the nearest first.
@@ -235,4 +272,5 @@ func scopes(c *config.Config) []string {
 
 var _ broker.Launcher = (*launch.Launcher)(nil)
 var _ broker.Secrets = (*sealed.Store)(nil)
-var _ server.Broker = (*broker.Broker)(nil)
+var _ broker.Clock = (*refresh.Clock)(nil)
+var _ refresh.Store = (*sealed.Store)(nil)

@@ -11,6 +11,7 @@ import (
 	"batchwarden/platform/launch"
 	"batchwarden/vault/refresh"
 	"batchwarden/vault/sealed"
+	"batchwarden/vault/snapshot"
 )
 
 // worker lets the launcher run the sync worker, and gives its errors codes
@@ -52,11 +53,19 @@ func (s syncer) Sync(ctx context.Context) (wire.Sync, error) {
 
 func (s syncer) Status() wire.Sync { return s.wire(s.refresher.State()) }
 
+func (s syncer) Report(ctx context.Context, id snapshot.ID, version int64, accepted bool) (wire.Reported, bool, error) {
+	v, err := s.refresher.Report(ctx, refresh.Verdict{ID: id, Version: version, Accepted: accepted})
+	if err != nil {
+		return wire.Reported{}, false, wire.NewProblem(wire.Overloaded, "the report was taken, and what follows was not in force in time")
+	}
+	return wire.Reported{Newer: v.Newer, Version: v.Current}, v.Known, nil
+}
+
 func (s syncer) wire(state refresh.State) wire.Sync {
 	w := wire.Sync{
 		Outcome: state.Code, Detail: state.Detail, Address: s.address, LastSuccess: state.LastSuccess, LastAttempt: state.LastAttempt,
-		NextAttempt: state.NextAttempt, OfflineSince: state.OfflineSince, Changed: state.Changed, Removed: state.Removed,
-		TokenExpires: state.TokenExpires,
+		LastSweep: state.LastSweep, NextAttempt: state.NextAttempt, OfflineSince: state.OfflineSince,
+		Changed: state.Changed, Removed: state.Removed, Requests: state.Requests, TokenExpires: state.TokenExpires,
 	}
 	for _, f := range state.Faults {
 		w.Faults = append(w.Faults, wire.Finding{Code: "document.refused", Path: f.Path, Detail: f.Detail})
@@ -79,12 +88,32 @@ func (l *lateSyncer) Status() wire.Sync {
 	return wire.Sync{Outcome: refresh.Pending}
 }
 
-func localVault(s sealed.Status) wire.LocalVault {
-	faults := s.Faults
+func (l *lateSyncer) Report(ctx context.Context, id snapshot.ID, version int64, accepted bool) (wire.Reported, bool, error) {
+	return l.p.Load().Report(ctx, id, version, accepted)
+}
+
+func (l *lateSyncer) wentBack() string {
+	if s := l.p.Load(); s != nil {
+		return s.refresher.State().WentBack
+	}
+	return ""
+}
+
+func localVault(s sealed.Status, wentBack string) wire.LocalVault {
+	w := wire.LocalVault{
+		Records: s.Records, Bytes: s.Bytes, Key: s.KeyKind, KeyID: s.KeyID, Quarantined: len(s.Quarantined), Error: strings.Join(s.Faults, "; "),
+		Foreign: foreign(s), WentBack: wentBack,
+	}
 	if s.Unwritable != "" {
-		faults = append(faults, s.Unwritable)
+		w.Unwritable = "the last change could not be written, so this machine goes on from memory, and after a restart without Vault from what was written before: " + s.Unwritable
 	}
-	return wire.LocalVault{
-		Records: s.Records, Bytes: s.Bytes, Key: s.KeyKind, KeyID: s.KeyID, Quarantined: len(s.Quarantined), Error: strings.Join(faults, "; "),
+	return w
+}
+
+// foreign says that another machine's vault was found; "" when none was.
+func foreign(s sealed.Status) string {
+	if s.Foreign == "" {
+		return ""
 	}
+	return "the local vault that was found here belongs to another machine (" + s.Foreign + "): it was set aside unopened, and everything is read from Vault anew"
 }

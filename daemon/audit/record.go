@@ -13,7 +13,11 @@ const (
 	Signal      = "signal"         // may this job be sent a signal? written before it is
 	Output      = "output"         // may this job's output be read for that subject?
 	Synced      = "sync"           // something changed in what this machine is entitled to
+	Report      = "report"         // a caller says how a password did where it was used
+	LocalVault  = "local_vault"    // the vault on this machine's disk is not what it should be
 	PolicyState = "policy"         // a document came into force, or was refused
+	Rekey       = "rekey"          // may another key open the local vault? written before it does
+	NotRekeyed  = "rekey.failed"   // it was allowed, and could not be done
 )
 
 // Verdicts.
@@ -48,6 +52,8 @@ type Record struct {
 
 	Job *Job `json:"job,omitempty"`
 
+	HostKey *HostKey `json:"host_key,omitempty"`
+
 	Changed []string `json:"changed,omitempty"` // paths in Vault
 	Removed []string `json:"removed,omitempty"`
 }
@@ -65,6 +71,15 @@ type Subject struct {
 	User  string   `json:"user,omitempty"`
 	Roles []string `json:"roles,omitempty"`
 	By    string   `json:"by,omitempty"`
+}
+
+// HostKey names the key that opens the local vault, and the one that did
+// before. The keys themselves are nowhere.
+type HostKey struct {
+	Kind    string `json:"kind,omitempty"`
+	ID      string `json:"id,omitempty"`
+	OldKind string `json:"old_kind,omitempty"`
+	OldID   string `json:"old_id,omitempty"`
 }
 
 // Job is a job as the record needs it: sums of what was run, not the text.

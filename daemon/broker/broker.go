@@ -45,6 +45,9 @@ type Secrets interface {
 type Syncer interface {
 	Sync(ctx context.Context) (wire.Sync, error)
 	Status() wire.Sync
+	// Report takes how a version of a password did where it was used. False:
+	// there is no such batch user any more.
+	Report(ctx context.Context, id snapshot.ID, version int64, accepted bool) (wire.Reported, bool, error)
 }
 
 // Parts is what a broker is assembled from.
@@ -58,8 +61,15 @@ type Parts struct {
 	Syncer   Syncer
 	Local    func() wire.LocalVault // the state of the local vault
 	Memory   func() wire.Memory     // the state of the locked memory
+	Clock    Clock
 	Version  string
 	Log      *slog.Logger
+}
+
+// Clock tells the time that ages and expiries are judged by; *refresh.Clock.
+type Clock interface {
+	Now() time.Time
+	Behind() time.Duration // the wall clock, behind Now
 }
 
 // Broker decides. Its methods may be called from any goroutine.

@@ -63,7 +63,7 @@ func (b *Broker) start(ctx context.Context, g granted, conn *net.UnixConn, spec 
 	spec.Note = note{
 		Realm: body.Realm, Subject: body.Subject, BatchUser: u.Name, Labels: body.Labels,
 		RealmName: u.RealmName, Platform: u.BatchUser.Platform, ObjectName: g.grant.Request().Object.Name,
-		CredentialVersion: u.Version, DecisionID: g.decisionID,
+		CredentialVersion: u.SecretVersion(), DecisionID: g.decisionID,
 		CommandSHA256: g.command, Withheld: g.answer.decision.Withheld,
 	}.marshal()
 

@@ -94,7 +94,7 @@ func (b *Broker) decide(c *caller, q ask, record *audit.Record) (a answer) {
 		if a.user, a.refusal = b.fill(c, v, q, &request); a.refusal != nil {
 			return a
 		}
-		record.BatchUser, record.Username, record.CredentialVersion = a.user.Name, a.user.BatchUser.Username, a.user.Version
+		record.BatchUser, record.Username, record.CredentialVersion = a.user.Name, a.user.BatchUser.Username, a.user.SecretVersion()
 	}
 	if q.explain {
 		a.decision, a.trace = p.engine.Explain(&request)
@@ -218,6 +218,8 @@ func (b *Broker) permits(u *snapshot.User, want use) *wire.Problem {
 		return refuse("has no password (kind none)")
 	case want == toRetrieve && len(u.Box) == 0:
 		return wire.NewProblem(wire.CredentialMissing, fmt.Sprintf("no password of batch user %q has reached this machine", u.Name))
+	case want == toRetrieve && !u.Rejected.IsZero():
+		return wire.NewProblem(wire.CredentialRejected, rejected(u))
 	}
 	return nil
 }

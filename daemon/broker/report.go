@@ -14,7 +14,7 @@ import (
 )
 
 // features names what whoami promises beyond the API's version.
-var features = []string{"authorize", "explain", "jobs.capture", "jobs.null", "jobs.signal", "retrieve", "sync"}
+var features = []string{"authorize", "explain", "jobs.capture", "jobs.null", "jobs.signal", "report", "retrieve", "sync"}
 
 // Whoami tells a caller what the kernel attested and what the configuration
 // makes of it. It is for everybody: whoever is refused has to be able to see why.
@@ -63,10 +63,10 @@ func (b *Broker) anyPolicy(v *view) bool {
 // what was synced before is served, starting as long as there is nothing.
 func (b *Broker) state(s wire.Sync) string {
 	switch {
-	case s.Outcome == "ok":
-		return wire.StateOnline
 	case s.LastSuccess.IsZero():
 		return wire.StateStarting
+	case s.OfflineSince.IsZero():
+		return wire.StateOnline
 	}
 	return wire.StateOffline
 }
@@ -93,6 +93,9 @@ func (b *Broker) Status(ctx context.Context, p peer.Peer) (wire.Status, error) {
 			s.BatchUsers.Ready++
 		case stateStale:
 			s.BatchUsers.Stale++
+		case stateRejected:
+			s.BatchUsers.Rejected++
+			s.Problems = append(s.Problems, wire.Finding{Code: wire.CredentialRejected, Detail: rejected(u), Path: u.ID.String()})
 		}
 		if strings.HasPrefix(u.ID.Scope, "platforms/") && len(u.Box) > 0 {
 			s.BatchUsers.Shared++
@@ -124,7 +127,7 @@ func (b *Broker) countJobs(ctx context.Context) (n wire.JobCount) {
 // problems collects what a person should look at.
 func (b *Broker) problems(v *view, s *wire.Status) []wire.Finding {
 	found := slices.Clone(b.callers.problems)
-	if s.Sync.Outcome != "ok" {
+	if s.Sync.Outcome != "ok" && s.Sync.Outcome != wire.LocalVaultUnwritable { // that one the local vault says itself
 		found = append(found, wire.Finding{Code: s.Sync.Outcome, Detail: s.Sync.Detail, Path: s.Sync.Address})
 	}
 	found = append(found, s.Sync.Faults...)
@@ -151,8 +154,27 @@ func (b *Broker) problems(v *view, s *wire.Status) []wire.Finding {
 	if s.Memory.Dumpable {
 		found = append(found, wire.Finding{Code: "memory.dumpable", Detail: "other processes of the daemon's user can read its memory"})
 	}
-	if s.LocalVault.Error != "" || s.LocalVault.Quarantined > 0 {
-		found = append(found, wire.Finding{Code: "local_vault.damaged", Detail: fmt.Sprintf("%d records set aside; %s", s.LocalVault.Quarantined, s.LocalVault.Error)})
+	return append(found, b.atHome(&s.LocalVault)...)
+}
+
+// clockSlack is how far the wall clock may be behind before it is a problem.
+const clockSlack = time.Minute
+
+// atHome is what is wrong with the local vault and the clock.
+func (b *Broker) atHome(v *wire.LocalVault) (found []wire.Finding) {
+	if v.Error != "" || v.Quarantined > 0 {
+		found = append(found, wire.Finding{Code: "local_vault.damaged", Detail: fmt.Sprintf("%d files set aside; %s", v.Quarantined, v.Error)})
+	}
+	for _, p := range []struct{ code, detail string }{
+		{"local_vault.foreign", v.Foreign}, {"local_vault.went_back", v.WentBack}, {wire.LocalVaultUnwritable, v.Unwritable},
+	} {
+		if p.detail != "" {
+			found = append(found, wire.Finding{Code: p.code, Detail: p.detail})
+		}
+	}
+	if behind := b.Clock.Behind(); behind > clockSlack {
+		found = append(found, wire.Finding{Code: "clock.behind", Detail: fmt.Sprintf(
+			"the clock of this machine is %s behind the latest time that it has shown; ages and expiries go on from that", behind.Round(time.Second))})
 	}
 	return found
 }
@@ -163,14 +185,23 @@ const (
 	policyMissing = "missing"
 	stateReady    = "ready"
 	stateStale    = "stale"
+	stateRejected = "rejected"
+	stateTwofold  = "ambiguous"
 )
+
+// rejected says of a batch user that callers reported as rejected what is the
+// matter.
+func rejected(u *snapshot.User) string {
+	return fmt.Sprintf("version %d of batch user %q was reported as rejected at %s, and Vault has no newer one; it is not handed out until there is, somebody reports it accepted, or an operator syncs",
+		u.SecretVersion(), u.Name, u.Rejected.UTC().Format(time.RFC3339))
+}
 
 func (b *Broker) policies(v *view) []wire.Policy {
 	list := []wire.Policy{}
 	for _, realm := range slices.Sorted(maps.Keys(b.Config.Realms)) {
 		w := wire.Policy{Realm: realm, Model: b.Config.Realms[realm].Model, State: policyActive}
 		if p := v.policies[realm]; p != nil {
-			w.Version, w.Scope, w.AgeSeconds = p.held.Version, p.held.ID.Scope, age(p.held.Confirmed)
+			w.Version, w.Scope, w.AgeSeconds = p.held.Version, p.held.ID.Scope, b.age(p.held.Confirmed)
 			w.Detail = p.held.Fault
 		}
 		if _, refusal := b.policyFor(v, realm); refusal != nil {
@@ -189,17 +220,22 @@ func (b *Broker) policies(v *view) []wire.Policy {
 	return list
 }
 
-func age(confirmed time.Time) int64 { return int64(time.Since(confirmed).Seconds()) }
+func (b *Broker) age(confirmed time.Time) int64 { return int64(b.Clock.Now().Sub(confirmed).Seconds()) }
 
 func (b *Broker) describe(u *snapshot.User) wire.BatchUser {
 	e := u.BatchUser
 	w := wire.BatchUser{
 		Name: u.Name, Username: e.Username, Domain: e.Domain, Group: e.Group, Platform: e.Platform, Scope: u.ID.Scope, Names: e.Names,
-		Kind: e.Kind, Version: u.Version, AgeSeconds: age(u.Confirmed), State: stateReady, Launch: e.Launch, Retrieve: e.Retrieve,
+		Kind: e.Kind, Version: u.SecretVersion(), AgeSeconds: b.age(u.Confirmed), State: stateReady, Launch: e.Launch, Retrieve: e.Retrieve,
 		Expires: e.Expires, Fault: u.Fault,
 	}
-	if refusal := b.usable(u); refusal != nil {
+	switch refusal := b.usable(u); {
+	case u.Ambiguous:
+		w.State = stateTwofold
+	case refusal != nil:
 		w.State = strings.TrimPrefix(refusal.Code, "credential.")
+	case !u.Rejected.IsZero():
+		w.State = stateRejected
 	}
 	return w
 }
@@ -225,19 +261,8 @@ func (b *Broker) BatchUser(p peer.Peer, name string) (wire.BatchUser, error) {
 	if refusal := c.known(); refusal != nil {
 		return wire.BatchUser{}, refusal
 	}
-	for _, u := range b.view.Load().known.Users() {
-		if u.Name == name && c.sees(u) {
-			return b.describe(u), nil
-		}
+	if u := b.own(name); u != nil && c.sees(u) {
+		return b.describe(u), nil
 	}
 	return wire.BatchUser{}, wire.NewProblem(wire.BatchUserUnknown, fmt.Sprintf("batch user %q is not known on this machine", name))
-}
-
-// Sync brings this machine up to date and returns when the outcome is in force.
-func (b *Broker) Sync(ctx context.Context, p peer.Peer) (wire.Sync, error) {
-	c := b.callers.identify(p)
-	if refusal := c.isOperator(); refusal != nil {
-		return wire.Sync{}, refusal
-	}
-	return b.Syncer.Sync(ctx)
 }

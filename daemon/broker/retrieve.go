@@ -11,6 +11,7 @@ import (
 	"batchwarden/ipc/wire"
 	"batchwarden/platform/lockmem"
 	"batchwarden/platform/peer"
+	"batchwarden/vault/snapshot"
 )
 
 // Deliver puts a password, which it borrows for the length of the call, on the
@@ -60,13 +61,13 @@ func (b *Broker) handOut(ctx context.Context, g granted, c *caller, deliver Deli
 		if err := b.Secrets.OpenSecret(&u.Held, slot); err != nil {
 			return err
 		}
-		sent = deliver(wire.Secret{Username: u.BatchUser.Username, Domain: u.BatchUser.Domain, Version: u.Version}, slot)
+		sent = deliver(b.about(u), slot)
 		return nil
 	})
 
 	outcome := &audit.Record{
 		Kind: audit.Delivered, DecisionID: g.decisionID, Verdict: audit.Allow, Client: c.name(),
-		BatchUser: u.Name, CredentialVersion: u.Version, Code: "delivered",
+		BatchUser: u.Name, CredentialVersion: u.SecretVersion(), Code: "delivered",
 	}
 	switch {
 	case opened != nil:
@@ -83,4 +84,14 @@ func (b *Broker) handOut(ctx context.Context, g granted, c *caller, deliver Deli
 		return wire.NewProblem(wire.CredentialMissing, fmt.Sprintf("the password of batch user %q cannot be opened; status says more", u.Name))
 	}
 	return sent
+}
+
+// about is what goes with the password of u.
+func (b *Broker) about(u *snapshot.User) wire.Secret {
+	s := wire.Secret{Username: u.BatchUser.Username, Domain: u.BatchUser.Domain, Version: u.SecretVersion()}
+	if !u.Rotates.IsZero() {
+		seconds := int64(max(0, u.Rotates.Sub(b.Clock.Now())).Seconds())
+		s.RotatesIn = &seconds
+	}
+	return s
 }

@@ -107,7 +107,7 @@ func (b *Broker) policyFor(v *view, realm string) (*inForce, *wire.Problem) {
 	if p.engine == nil {
 		return nil, wire.NewProblem(wire.PolicyInvalid, fmt.Sprintf("the policy document of realm %q is faulty", realm))
 	}
-	if age := time.Since(p.held.Confirmed); age > b.Config.Sync.PolicyMaxStale {
+	if age := b.Clock.Now().Sub(p.held.Confirmed); age > b.Config.Sync.PolicyMaxStale {
 		return nil, wire.NewProblem(wire.PolicyStale, fmt.Sprintf("Vault last confirmed the policy of realm %q %s ago, at most %s is allowed",
 			realm, age.Round(time.Second), b.Config.Sync.PolicyMaxStale))
 	}
@@ -116,10 +116,11 @@ func (b *Broker) policyFor(v *view, realm string) (*inForce, *wire.Problem) {
 
 // usable tells whether the batch user's record may still be used.
 func (b *Broker) usable(u *snapshot.User) *wire.Problem {
-	if !u.BatchUser.Expires.IsZero() && time.Now().After(u.BatchUser.Expires) {
+	now := b.Clock.Now()
+	if !u.BatchUser.Expires.IsZero() && now.After(u.BatchUser.Expires) {
 		return wire.NewProblem(wire.CredentialExpired, fmt.Sprintf("batch user %q expired at %s", u.Name, u.BatchUser.Expires.UTC().Format(time.RFC3339)))
 	}
-	if age, most := time.Since(u.Confirmed), b.maxStale(u); age > most {
+	if age, most := now.Sub(u.Confirmed), b.maxStale(u); age > most {
 		return wire.NewProblem(wire.CredentialStale, fmt.Sprintf("Vault last confirmed batch user %q %s ago, at most %s is allowed",
 			u.Name, age.Round(time.Second), most))
 	}
@@ -138,6 +139,11 @@ func (b *Broker) maxStale(u *snapshot.User) time.Duration {
 // Synced writes down what a sync has changed.
 func (b *Broker) Synced(put, removed []string) {
 	b.note(&audit.Record{Kind: audit.Synced, Changed: few(put), Removed: few(removed)})
+}
+
+// Noticed writes down what became of the local vault.
+func (b *Broker) Noticed(code, detail string) {
+	b.note(&audit.Record{Kind: audit.LocalVault, Code: code, Reason: brief(detail)})
 }
 
 // few bounds a list of paths in an audit record, and says that it did.

@@ -45,6 +45,14 @@ func (s *Server) batchUser(c *call) error {
 	return c.reply(s.broker.BatchUser(c.peer, c.r.PathValue("name")))
 }
 
+func (s *Server) report(c *call) error {
+	var body wire.Report
+	if err := c.read(&body); err != nil {
+		return err
+	}
+	return c.reply(s.broker.Report(c.r.Context(), c.peer, c.r.PathValue("name"), &body))
+}
+
 func (s *Server) launch(c *call) error {
 	dry, err := c.flag("dry_run")
 	if err != nil {

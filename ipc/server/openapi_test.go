@@ -36,12 +36,12 @@ func openapi(t *testing.T) (d document) {
 // described are the types of package wire that the API is made of, by the
 // name of their schema.
 var described = map[string]any{
-	"Subject": wire.Subject{}, "Authorize": wire.Authorize{}, "Decision": wire.Decision{}, "Retrieve": wire.Retrieve{}, "Signal": wire.Signal{},
+	"Subject": wire.Subject{}, "Authorize": wire.Authorize{}, "Decision": wire.Decision{}, "Report": wire.Report{}, "Reported": wire.Reported{}, "Retrieve": wire.Retrieve{}, "Signal": wire.Signal{},
 	"Launch": wire.Launch{}, "Unix": wire.Unix{}, "Job": wire.Job{}, "Rusage": wire.Rusage{}, "Jobs": wire.Jobs{},
 	"BatchUser": wire.BatchUser{}, "BatchUsers": wire.BatchUsers{}, "Health": wire.Health{}, "Finding": wire.Finding{},
 	"Whoami": wire.Whoami{}, "Peer": wire.Peer{}, "Status": wire.Status{}, "Sync": wire.Sync{}, "BatchUserCount": wire.BatchUserCount{},
 	"Policy": wire.Policy{}, "Memory": wire.Memory{}, "LocalVault": wire.LocalVault{}, "Launcher": wire.Launcher{},
-	"JobCount": wire.JobCount{}, "Problem": wire.Problem{},
+	"JobCount": wire.JobCount{}, "Problem": wire.Problem{}, "HostKey": wire.HostKey{},
 }
 
 // The document and the handlers say the same, in both directions: no call and

@@ -23,6 +23,8 @@ func (s *Server) retrieve(c *call) error {
 	if err := c.read(&body); err != nil {
 		return err
 	}
+	s.lent.Add(1)
+	defer s.lent.Done()
 	taken := false
 	err := s.broker.Retrieve(c.r.Context(), c.peer, c.r.PathValue("name"), &body, func(about wire.Secret, password *lockmem.Buffer) error {
 		conn, _, err := http.NewResponseController(c.w).Hijack()
@@ -50,6 +52,9 @@ func secretHeader(about wire.Secret, length int) []byte {
 	fmt.Fprintf(&b, "%s: %s\r\n", wire.HeaderUsername, about.Username)
 	fmt.Fprintf(&b, "%s: %s\r\n", wire.HeaderDomain, about.Domain)
 	fmt.Fprintf(&b, "%s: %d\r\n", wire.HeaderVersion, about.Version)
+	if about.RotatesIn != nil {
+		fmt.Fprintf(&b, "%s: %d\r\n", wire.HeaderRotatesIn, *about.RotatesIn)
+	}
 	b.WriteString("\r\n")
 	return []byte(b.String())
 }

@@ -2,7 +2,9 @@ package server
 
 import (
 	"errors"
+	"io"
 	"net/http"
+	"os"
 	"time"
 
 	"batchwarden/ipc/wire"
@@ -24,18 +26,20 @@ var table = []route{
 	{"GET /v1/batch-users", 0, (*Server).batchUsers},
 	{"GET /v1/batch-users/{name}", 0, (*Server).batchUser},
 	{"POST /v1/batch-users/{name}/retrieve", wire.MaxSmall, (*Server).retrieve},
+	{"POST /v1/batch-users/{name}/report", wire.MaxSmall, (*Server).report},
 	{"POST /v1/jobs", wire.MaxBody, (*Server).launch},
 	{"GET /v1/jobs", 0, (*Server).jobs},
 	{"GET /v1/jobs/{id}", 0, (*Server).job},
 	{"GET /v1/jobs/{id}/output/{stream}", 0, (*Server).output},
 	{"POST /v1/jobs/{id}/signal", wire.MaxSmall, (*Server).signal},
 	{"POST /v1/sync", wire.MaxSmall, (*Server).sync},
+	{"POST /v1/rekey", wire.MaxSmall, (*Server).rekey},
 }
 
 // later are the calls of the contract that this version does not have. They
 // say so, instead of not existing.
 var later = []string{
-	"POST /v1/batch-users/{name}/report", "DELETE /v1/jobs/{id}", "GET /v1/events",
+	"DELETE /v1/jobs/{id}", "GET /v1/events",
 	"POST /v1/reload", "POST /v1/suspend", "POST /v1/resume", "GET /metrics",
 }
 
@@ -59,8 +63,34 @@ func (s *Server) routes() http.Handler {
 // call is one request on an attested connection.
 type call struct {
 	*attested
-	w http.ResponseWriter
-	r *http.Request
+	w     http.ResponseWriter
+	r     *http.Request
+	files []*os.File // that came with its first octet; closed when it has been answered
+}
+
+// begin takes the descriptors that came with the call.
+func (c *call) begin() {
+	if c.requests != nil {
+		c.files = c.requests.Begin()
+	}
+}
+
+// end closes what came with the call and was not used, and reads what is left of its body, so that whatever comes on
+// the connection afterwards is the next call's.
+func (c *call) end() {
+	for _, f := range c.files {
+		_ = f.Close() // it may have been closed already
+	}
+	if c.requests == nil {
+		return
+	}
+	// A caller who asks before it sends its body is not told to send it now.
+	if c.r.ContentLength != 0 && c.r.Header.Get("Expect") == "" && c.conn.SetReadDeadline(time.Now().Add(bodyTime)) == nil {
+		// What cannot be read ends the connection.
+		_, _ = io.Copy(io.Discard, c.r.Body)
+		_ = c.conn.SetReadDeadline(time.Time{}) // it fails on a closed connection only
+	}
+	c.requests.End()
 }
 
 // extend gives the answer d from now to reach the caller.
@@ -73,6 +103,8 @@ func (c *call) extend(d time.Duration) error {
 func (s *Server) handle(r route) http.HandlerFunc {
 	return func(w http.ResponseWriter, req *http.Request) {
 		c := &call{attested: req.Context().Value(connKey{}).(*attested), w: w, r: req}
+		c.begin()
+		defer c.end()
 		if err := c.extend(wire.MaxWait + answerTime); err != nil {
 			s.log.Debug("no deadline on this connection", "err", err)
 			return

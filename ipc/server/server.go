@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"batchwarden/ipc/wire"
+	"batchwarden/platform/localsock"
 	"batchwarden/platform/lockmem"
 	"batchwarden/platform/peer"
 )
@@ -28,6 +29,7 @@ const (
 	idleTime   = 2 * time.Minute
 	maxHeader  = 16 << 10
 	maxConns   = 4096
+	maxFiles   = 3 // descriptors that a request may bring
 )
 
 // Broker decides and acts. Every error it returns is a *wire.Problem, save
@@ -40,12 +42,15 @@ type Broker interface {
 	BatchUsers(peer.Peer) (wire.BatchUsers, error)
 	BatchUser(p peer.Peer, name string) (wire.BatchUser, error)
 	Retrieve(ctx context.Context, p peer.Peer, name string, body *wire.Retrieve, deliver func(wire.Secret, *lockmem.Buffer) error) error
+	Report(ctx context.Context, p peer.Peer, name string, body *wire.Report) (wire.Reported, error)
 	Launch(ctx context.Context, p peer.Peer, conn *net.UnixConn, body *wire.Launch) (job wire.Job, again bool, err error)
 	Job(ctx context.Context, p peer.Peer, id string, wait time.Duration) (wire.Job, error)
 	Jobs(ctx context.Context, p peer.Peer, only wire.JobFilter) (wire.Jobs, error)
 	Output(ctx context.Context, p peer.Peer, id, stream string, subject wire.Subject, object json.RawMessage) (*os.File, error)
 	Signal(ctx context.Context, p peer.Peer, id string, body *wire.Signal) (wire.Job, error)
 	Sync(context.Context, peer.Peer) (wire.Sync, error)
+	// Rekey reads the key from the pipe, which is open until it returns.
+	Rekey(ctx context.Context, p peer.Peer, body *wire.HostKey, key *os.File) (wire.HostKey, error)
 }
 
 // Server answers on any number of listeners.
@@ -53,7 +58,8 @@ type Server struct {
 	broker Broker
 	log    *slog.Logger
 	http   *http.Server
-	seats  chan struct{} // one per connection that may be open
+	seats  chan struct{}  // one per connection that may be open
+	lent   sync.WaitGroup // passwords that are being handed out: net/http does not wait for connections that were taken over
 }
 
 // New returns a server that serves nothing yet.
@@ -84,7 +90,9 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 
 // Shutdown lets running requests end, for as long as ctx allows.
 func (s *Server) Shutdown(ctx context.Context) error {
-	return errors.Join(s.http.Shutdown(ctx), s.http.Close())
+	err := errors.Join(s.http.Shutdown(ctx), s.http.Close())
+	s.lent.Wait() // each has its own bound
+	return err
 }
 
 // bounded accepts no more connections than there are seats; further ones wait
@@ -100,6 +108,9 @@ func (b *bounded) Accept() (net.Conn, error) {
 	if err != nil {
 		<-b.seats
 		return nil, err
+	}
+	if u, ok := c.(*net.UnixConn); ok {
+		c = localsock.NewRequests(u, maxFiles)
 	}
 	return &seated{Conn: c, leave: sync.OnceFunc(func() { <-b.seats })}, nil
 }
@@ -118,9 +129,10 @@ func (c *seated) Close() error {
 // captured once, before a byte is read, and is never asked for again by name
 // or pid.
 type attested struct {
-	conn *net.UnixConn
-	peer peer.Peer
-	err  error
+	conn     *net.UnixConn
+	requests *localsock.Requests // the same connection, where descriptors come in
+	peer     peer.Peer
+	err      error
 }
 
 type connKey struct{}
@@ -130,9 +142,9 @@ func connContext(ctx context.Context, c net.Conn) context.Context {
 	if s, ok := c.(*seated); ok {
 		c = s.Conn
 	}
-	if u, ok := c.(*net.UnixConn); ok {
-		a.conn = u
-		a.peer, a.err = peer.Of(u)
+	if r, ok := c.(*localsock.Requests); ok {
+		a.conn, a.requests = r.UnixConn, r
+		a.peer, a.err = peer.Of(r.UnixConn)
 	}
 	return context.WithValue(ctx, connKey{}, a)
 }

@@ -20,6 +20,7 @@ const (
 	CredentialMissing   = "credential.missing"
 	CredentialStale     = "credential.stale"
 	CredentialExpired   = "credential.expired"
+	CredentialRejected  = "credential.rejected"
 	BatchUserAmbiguous  = "batch_user.ambiguous"
 	PolicyStale         = "policy.stale"
 	PolicyInvalid       = "policy.invalid"
@@ -33,6 +34,8 @@ const (
 	LauncherUnavailable = "launcher.unavailable"
 	AuditUnavailable    = "audit.unavailable"
 	MachineSuspended    = "machine.suspended"
+
+	LocalVaultUnwritable = "local_vault.unwritable"
 )
 
 // statuses is the HTTP status of each code, and its title.
@@ -56,6 +59,7 @@ var statuses = map[string]struct {
 	CredentialMissing:   {http.StatusUnprocessableEntity, "the batch user has no credential"},
 	CredentialStale:     {http.StatusUnprocessableEntity, "the credential is too old"},
 	CredentialExpired:   {http.StatusUnprocessableEntity, "the batch user has expired"},
+	CredentialRejected:  {http.StatusUnprocessableEntity, "the credential is no good where it is used"},
 	BatchUserAmbiguous:  {http.StatusUnprocessableEntity, "the name means two batch users"},
 	PolicyStale:         {http.StatusUnprocessableEntity, "the policy is too old"},
 	PolicyInvalid:       {http.StatusUnprocessableEntity, "the realm has no valid policy"},
@@ -69,6 +73,8 @@ var statuses = map[string]struct {
 	LauncherUnavailable: {http.StatusServiceUnavailable, "the launcher does not answer"},
 	AuditUnavailable:    {http.StatusServiceUnavailable, "the audit record cannot be written"},
 	MachineSuspended:    {http.StatusServiceUnavailable, "launching is suspended on this machine"},
+
+	LocalVaultUnwritable: {http.StatusServiceUnavailable, "the local vault cannot be written"},
 }
 
 // Codes lists every code that a problem document can have.

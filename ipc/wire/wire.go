@@ -67,9 +67,10 @@ type Retrieve struct {
 // Secret is what goes with a password: all of the same record. The password
 // itself is never in a value of this package.
 type Secret struct {
-	Username string
-	Domain   string
-	Version  int64
+	Username  string
+	Domain    string
+	Version   int64
+	RotatesIn *int64 // seconds; nil: nobody has announced it
 }
 
 // Headers of a retrieved password. All four belong to the same record.
@@ -79,6 +80,26 @@ const (
 	HeaderVersion   = "Batchwarden-Version"
 	HeaderRotatesIn = "Batchwarden-Rotates-In"
 )
+
+// Outcomes of a Report.
+const (
+	Rejected = "rejected"
+	Accepted = "accepted"
+)
+
+// Report is the body of POST /v1/batch-users/{name}/report: how a password did
+// where it was used.
+type Report struct {
+	Version int64  `json:"version"`
+	Outcome string `json:"outcome"`
+}
+
+// Reported is its answer: with Newer another version is in force than the one
+// that the report was about.
+type Reported struct {
+	Newer   bool  `json:"newer"`
+	Version int64 `json:"version"` // the one in force
+}
 
 // Launch is the body of POST /v1/jobs. Exactly one of Command, CommandLine and
 // Script says what to run.
@@ -187,7 +208,7 @@ type BatchUser struct {
 	Kind       string            `json:"kind"`
 	Version    int64             `json:"version"`
 	AgeSeconds int64             `json:"age_seconds"` // since Vault last confirmed it
-	State      string            `json:"state"`       // ready, stale, expired, faulty, ambiguous
+	State      string            `json:"state"`       // ready, stale, expired, rejected, ambiguous
 	Launch     bool              `json:"launch"`
 	Retrieve   bool              `json:"retrieve"`
 	Expires    time.Time         `json:"expires,omitzero"`
@@ -266,20 +287,30 @@ type Sync struct {
 	Address      string    `json:"address,omitempty"`
 	LastSuccess  time.Time `json:"last_success,omitzero"`
 	LastAttempt  time.Time `json:"last_attempt,omitzero"`
+	LastSweep    time.Time `json:"last_sweep,omitzero"` // when everything was looked at
 	NextAttempt  time.Time `json:"next_attempt,omitzero"`
 	OfflineSince time.Time `json:"offline_since,omitzero"`
 	Changed      int       `json:"changed"` // of the last attempt
 	Removed      int       `json:"removed"`
+	Requests     int       `json:"requests"`
 	Faults       []Finding `json:"faults,omitempty"`
 	TokenExpires time.Time `json:"token_expires,omitzero"`
 }
 
+// HostKey is the body of POST /v1/rekey, beside the pipe that holds the key,
+// and its answer. The key itself is in neither.
+type HostKey struct {
+	Kind string `json:"kind"`         // keyfile, credential, tpm2, dpapi
+	ID   string `json:"id,omitempty"` // its name; when given, the key must be that one
+}
+
 // BatchUserCount counts the batch users by what can be done with them.
 type BatchUserCount struct {
-	Total  int `json:"total"`
-	Ready  int `json:"ready"`
-	Stale  int `json:"stale"`
-	Shared int `json:"shared_passwords"` // readable by every machine of a platform
+	Total    int `json:"total"`
+	Ready    int `json:"ready"`
+	Stale    int `json:"stale"`
+	Rejected int `json:"rejected"`
+	Shared   int `json:"shared_passwords"` // readable by every machine of a platform
 }
 
 // Policy is the document in force in one realm.
@@ -308,6 +339,9 @@ type LocalVault struct {
 	KeyID       string `json:"key_id"`
 	Quarantined int    `json:"quarantined"`
 	Error       string `json:"error,omitempty"`
+	Foreign     string `json:"foreign,omitempty"`    // another machine's vault was found here and set aside
+	WentBack    string `json:"went_back,omitempty"`  // it is older than one that was here before
+	Unwritable  string `json:"unwritable,omitempty"` // the last change is not on the disk
 }
 
 // Launcher is the state of the privileged companion.

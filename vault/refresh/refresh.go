@@ -12,12 +12,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"os"
 	"slices"
 	"sync"
 	"time"
 
+	"batchwarden/platform/lockmem"
+	"batchwarden/vault/errand"
 	"batchwarden/vault/sealed"
 	"batchwarden/vault/snapshot"
 )
@@ -28,29 +29,61 @@ type Worker interface {
 	Sync(ctx context.Context, stdin, stdout *os.File) error
 }
 
+// Witness keeps a number where whoever can replace the local vault cannot reach
+// it. It returns the highest number that it was ever told; with settle it goes
+// on from this one instead.
+type Witness interface {
+	Witness(ctx context.Context, number uint64, settle bool) (highest uint64, err error)
+}
+
+// Store is the local vault; *sealed.Store.
+type Store interface {
+	NewBatch(ctx context.Context, f func(generation uint64, key *lockmem.Buffer) error) error
+	WithBatch(ctx context.Context, generation uint64, f func(key *lockmem.Buffer) error) error
+	Apply(ctx context.Context, c sealed.Change) error
+	OpenHeads(ctx context.Context, records []sealed.Record) ([]sealed.Opened, error)
+	Entries(ctx context.Context) ([]snapshot.Held, error)
+	Token() *sealed.Token
+	State() json.RawMessage
+	Status() sealed.Status
+}
+
 // Options of a Refresher. All are needed.
 type Options struct {
-	Machine  string
-	Scopes   []string // those this machine is configured for; what lies in others is not served
-	Interval time.Duration
-	Store    *sealed.Store
-	Worker   Worker
+	Machine string
+	Scopes  []string // those this machine is configured for; what lies in others is not served
+
+	Interval       time.Duration // between polls
+	Sweep          time.Duration // between sweeps, at most
+	MaxStale       time.Duration
+	PolicyMaxStale time.Duration
+
+	Clock   *Clock
+	Store   Store
+	Worker  Worker
+	Witness Witness
 	// Check refuses a policy document that could not come into force.
 	Check func(*snapshot.Entry) error
 	// Activate puts a snapshot into force.
 	Activate func(*snapshot.Snapshot)
 	// Changed is told, after the fact, which documents were replaced and removed.
 	Changed func(put, removed []string)
+	// Noticed is told what an auditor should know of the local vault.
+	Noticed func(code, detail string)
 	Log     *slog.Logger
 }
 
 // Codes of outcomes that arise here; the worker's own are in errand.
 const (
-	OK         = "ok"
-	Pending    = "sync.pending"     // no attempt has ended yet
-	NoWorker   = "sync.worker"      // the worker did not run or did not report
-	NotWritten = "local_vault.full" // Vault answered, but the local vault could not take it
+	OK         = errand.OK
+	Pending    = "sync.pending"           // no attempt has ended yet
+	NoWorker   = "sync.worker"            // the worker did not run or did not report
+	NotKept    = "local_vault.refused"    // Vault answered, and what it answered cannot be kept
+	NotWritten = "local_vault.unwritable" // what Vault answered is in force, but not on the disk
+	WentBack   = "local_vault.went_back"  // the local vault is older than one that was here before
 )
+
+const notWritten = "what Vault answered is in force, and this machine goes on from memory; after a restart without Vault it has what was written before: "
 
 // State is how far this machine is behind Vault.
 type State struct {
@@ -58,12 +91,15 @@ type State struct {
 	Detail       string // for people
 	LastSuccess  time.Time
 	LastAttempt  time.Time
+	LastSweep    time.Time // when everything was looked at
 	NextAttempt  time.Time
 	OfflineSince time.Time // zero while online
 	Changed      int       // documents that the last attempt replaced
 	Removed      int
+	Requests     int     // of the last attempt
 	Faults       []Fault // documents that were refused; the last good ones stay in force
 	TokenExpires time.Time
+	WentBack     string // what is known of it; "" when the local vault did not
 }
 
 // Fault is a document in Vault that this machine cannot use.
@@ -71,51 +107,50 @@ type Fault struct{ Path, Detail string }
 
 // Refresher is made by New and works in Run.
 type Refresher struct {
-	o      Options
-	asked  chan chan State // somebody waits for an attempt that begins after he asked
-	kicked chan struct{}   // something suggests that an attempt would succeed now
+	o        Options
+	asked    chan chan State // somebody waits for an attempt that begins after he asked
+	kicked   chan struct{}   // something suggests that an attempt would succeed now
+	reported chan *verdict   // somebody says how a password did
 
 	// Guards state.
 	mu    sync.Mutex
 	state State
 
 	// Only Run's goroutine touches what is below.
-	held   map[snapshot.ID]snapshot.Held
-	memory memory
-	owed   map[snapshot.ID]bool // removed, and the local vault could not take it yet
-	failed int                  // attempts in a row
-}
-
-// memory is what has to survive a restart beside the records: when Vault last
-// confirmed what. It is sealed with them.
-type memory struct {
-	LastSuccess time.Time               `json:"last_success,omitzero"`
-	Confirmed   map[string]time.Time    `json:"confirmed"`        // by scope
-	Behind      map[string]behindRecord `json:"behind,omitempty"` // by path: the newer document was refused
-}
-
-// behindRecord is an entry that Vault has a newer version of, which we refuse:
-// it does not get any fresher.
-type behindRecord struct {
-	Since time.Time `json:"since"`
-	Why   string    `json:"why"`
+	schedule
+	held    map[snapshot.ID]snapshot.Held
+	memory  memory
+	indexes map[string]errand.Index   // by scope: the index as it was last dealt with
+	refused map[string]errand.Refused // by path: versions that need not be read again
+	faults  map[string]string         // by path: why a document cannot be used
+	spare   uint64                    // generation of a batch that nothing was sealed with; 0: none
+	disk    disk
+	told    uint64 // to the witness
 }
 
 // New loads what the store holds and puts it into force, so that the machine
 // can serve before it has spoken with Vault.
 func New(ctx context.Context, o Options) (*Refresher, error) {
 	r := &Refresher{
-		o: o, asked: make(chan chan State), kicked: make(chan struct{}, 1),
-		held:   map[snapshot.ID]snapshot.Held{},
-		owed:   map[snapshot.ID]bool{},
-		memory: memory{Confirmed: map[string]time.Time{}, Behind: map[string]behindRecord{}},
-		state:  State{Code: Pending, Detail: "the first attempt has not ended yet"},
+		o: o, asked: make(chan chan State), kicked: make(chan struct{}, 1), reported: make(chan *verdict),
+		schedule: schedule{turning: map[snapshot.ID]turn{}},
+		held:     map[snapshot.ID]snapshot.Held{},
+		indexes:  map[string]errand.Index{},
+		refused:  map[string]errand.Refused{},
+		faults:   map[string]string{},
+		disk:     disk{removed: map[snapshot.ID]bool{}},
+		state:    State{Code: Pending, Detail: "the first attempt has not ended yet"},
 	}
 	if text := o.Store.State(); len(text) > 0 {
 		if err := json.Unmarshal(text, &r.memory); err != nil {
 			return nil, fmt.Errorf("refresh: state in the local vault: %w", err)
 		}
 	}
+	if r.memory.Confirmed == nil {
+		r.memory.Confirmed = map[string]time.Time{}
+	}
+	o.Clock.restore(r.memory.Clock)
+	r.disk.saved, r.disk.at = r.memory, o.Clock.Now()
 	entries, err := o.Store.Entries(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("refresh: %w", err)
@@ -123,6 +158,7 @@ func New(ctx context.Context, o Options) (*Refresher, error) {
 	for _, h := range entries {
 		r.held[h.ID] = h
 	}
+	r.watchTurns(task{}, o.Clock.Now(), false)
 	r.state.LastSuccess = r.memory.LastSuccess
 	r.state.OfflineSince = r.memory.LastSuccess
 	o.Activate(r.snapshot())
@@ -132,13 +168,14 @@ func New(ctx context.Context, o Options) (*Refresher, error) {
 // snapshot is what is held, with the time of Vault's last word on each.
 func (r *Refresher) snapshot() *snapshot.Snapshot {
 	serve := make([]snapshot.Held, 0, len(r.held))
-	for _, h := range r.held {
-		if !r.serves(h.ID.Scope) {
+	for id, h := range r.held {
+		if !r.serves(id.Scope) {
 			continue
 		}
-		h.Confirmed, h.Fault = r.memory.Confirmed[h.ID.Scope], ""
-		if b, behind := r.memory.Behind[h.ID.String()]; behind {
-			h.Confirmed, h.Fault = b.Since, b.Why
+		path := id.String()
+		h.Confirmed, h.Fault = r.memory.confirmed(id, path), r.memory.Behind[path].Why
+		if j, is := r.memory.Rejected[path]; is && j.of(&h.Entry) {
+			h.Rejected = j.Since
 		}
 		serve = append(serve, h)
 	}
@@ -162,8 +199,9 @@ func (r *Refresher) Kick() {
 	}
 }
 
-// Sync makes an attempt now and returns when its outcome is in force. It needs
-// Run; without it, it waits until ctx ends.
+// Sync looks at everything now and returns when the outcome is in force. It is
+// an operator's: passwords that were reported as rejected get another chance.
+// It needs Run; without it, it waits until ctx ends.
 func (r *Refresher) Sync(ctx context.Context) (State, error) {
 	reply := make(chan State, 1)
 	select {
@@ -179,32 +217,43 @@ func (r *Refresher) Sync(ctx context.Context) (State, error) {
 	}
 }
 
-// firstTry is when Run makes its first attempt at the latest.
-const firstTry = 2 * time.Second
-
 // Run makes attempts, one at a time, until ctx ends.
 func (r *Refresher) Run(ctx context.Context) error {
 	due := time.NewTimer(firstTry) // a Kick comes as soon as there is a worker to send
 	defer due.Stop()
+	save := time.NewTicker(saveEvery) // also while no attempt is made
+	defer save.Stop()
 	for {
 		var waiting []chan State
 		select {
 		case <-ctx.Done():
+			r.end(ctx)
 			return nil
+		case <-save.C:
+			r.save(ctx)
+			continue
+		case first := <-r.reported:
+			r.judgeReports(ctx, append(r.alsoReported(), first))
+			continue
 		case <-due.C:
 		case <-r.kicked:
 		case reply := <-r.asked:
 			waiting = append(waiting, reply)
 		}
 		waiting = append(waiting, r.alsoAsked()...)
-		state := r.attempt(ctx)
-		delay := r.delay(state.Code)
-		state.NextAttempt = time.Now().Add(delay)
+		t := r.due(r.o.Clock.Now())
+		if len(waiting) > 0 {
+			t.sweep = true
+			r.forgive()
+		}
+		state := r.attempt(ctx, t)
+		now := r.o.Clock.Now()
+		state.NextAttempt = r.next(now, state.Code)
 		r.publish(state)
 		for _, reply := range waiting {
 			reply <- state
 		}
-		due.Reset(delay)
+		due.Reset(state.NextAttempt.Sub(now))
 	}
 }
 
@@ -226,53 +275,52 @@ func (r *Refresher) publish(s State) {
 	r.state = s
 }
 
-// delay is when to try again: at the interval while all is well; after a
-// failure soon, and then less and less often, so that a Vault that comes back
-// is not met by every machine at once. All with jitter, for the same reason.
-func (r *Refresher) delay(code string) time.Duration {
-	d := r.o.Interval
-	if code == OK {
-		r.failed = 0
-	} else {
-		r.failed++
-		most := r.o.Interval
-		if code == loginRefused { // repeating a wrong secret gets an identity locked
-			most = 10 * r.o.Interval
-		}
-		d = min(most, time.Second<<min(r.failed-1, 12))
-	}
-	return d*9/10 + rand.N(d/5+1)
-}
-
-const loginRefused = "vault.login_refused"
-
 // attempt runs the worker once and puts what it brought into force.
-func (r *Refresher) attempt(ctx context.Context) State {
+func (r *Refresher) attempt(ctx context.Context, t task) State {
 	s := r.State()
-	s.LastAttempt, s.Changed, s.Removed = time.Now(), 0, 0
-	brought, err := r.fetch(ctx)
+	s.LastAttempt, s.Changed, s.Removed, s.Requests = r.o.Clock.Now(), 0, 0, 0
+	s.WentBack = r.witness(ctx, s.WentBack)
+	brought, err := r.fetch(ctx, t)
 	if err != nil {
-		r.o.Log.Warn("sync failed", "err", err)
+		r.done(t, r.o.Clock.Now(), false, false)
+		r.saveIfDue(ctx)
+		if ctx.Err() == nil { // else we are ending, which is no failure
+			r.o.Log.Warn("sync failed", "err", err)
+		}
 		return offline(s, codeOf(err), err.Error())
 	}
-	if !brought.report.TokenExpires.IsZero() {
-		s.TokenExpires = brought.report.TokenExpires
+	report := &brought.report
+	if !report.TokenExpires.IsZero() {
+		s.TokenExpires = report.TokenExpires
 	}
-	done, err := r.accept(ctx, brought)
-	s.Changed, s.Removed = len(done.put), len(done.removed)
+	s.Requests = report.Requests
+	done, err := r.accept(ctx, t, brought)
+	s.Changed, s.Removed, s.Faults = len(done.put), len(done.removed), done.faults
 	if s.Changed+s.Removed > 0 {
 		r.o.Changed(done.put, done.removed)
 	}
-	if err != nil {
+	r.done(t, r.o.Clock.Now(), done.whole, len(report.Scopes) > 0)
+	s.WentBack = r.witness(ctx, s.WentBack)
+	if done.whole && t.sweep {
+		s.LastSweep = r.swept
+		s.WentBack = r.settle(ctx, s.WentBack)
+	}
+	switch {
+	case errors.Is(err, sealed.ErrUnwritten):
+		r.o.Log.Error("what was synced is in force, but not on the disk", "err", err)
+		s.Code, s.Detail, s.LastSuccess = NotWritten, notWritten+err.Error(), r.memory.LastSuccess
+		if report.Code == OK {
+			s.OfflineSince = time.Time{}
+		}
+		return s
+	case err != nil:
 		r.o.Log.Error("sync not kept", "err", err)
-		return offline(s, NotWritten, err.Error())
+		return offline(s, NotKept, err.Error())
+	case report.Code != OK:
+		r.o.Log.Warn("sync incomplete", "code", report.Code, "detail", report.Detail)
+		return offline(s, report.Code, report.Detail)
 	}
-	s.Faults = done.faults
-	if brought.report.Code != OK {
-		r.o.Log.Warn("sync incomplete", "code", brought.report.Code, "detail", brought.report.Detail)
-		return offline(s, brought.report.Code, brought.report.Detail)
-	}
-	s.Code, s.Detail, s.LastSuccess, s.OfflineSince = OK, "", r.memory.LastSuccess, time.Time{}
+	s.Code, s.Detail, s.LastSuccess, s.OfflineSince = OK, report.Detail, r.memory.LastSuccess, time.Time{}
 	return s
 }
 

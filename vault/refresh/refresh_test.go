@@ -22,6 +22,8 @@ const scope = "machines/db01"
 // answer is what a worker brings for a task, sealed with the key it was given.
 type answer struct {
 	put    []entry
+	early  bool // a token goes ahead
+	silent bool // no report follows
 	report errand.Report
 }
 
@@ -35,6 +37,7 @@ type entry struct {
 type play struct {
 	answer func(*errand.Task) (answer, error)
 	tasks  []errand.Task
+	had    string // the token that the last one got, opened
 }
 
 func (p *play) Sync(_ context.Context, stdin, stdout *os.File) error {
@@ -48,6 +51,23 @@ func (p *play) Sync(_ context.Context, stdin, stdout *os.File) error {
 		return err
 	}
 	out := errand.NewWriter(stdout)
+	p.had = ""
+	if task.Token != nil {
+		text, err := sealed.OpenToken(&keys.Token, task.Token)
+		if err != nil {
+			return err
+		}
+		p.had = string(text)
+	}
+	if a.early {
+		token, err := sealed.SealToken(task.Generation, &keys.Batch, []byte("early token"))
+		if err != nil {
+			return err
+		}
+		if err := out.Message(errand.Message{Token: &token}); err != nil {
+			return err
+		}
+	}
 	for _, e := range a.put {
 		record, err := sealed.Seal(task.Generation, &keys.Batch, e.Entry, []byte(e.password))
 		if err != nil {
@@ -63,6 +83,9 @@ func (p *play) Sync(_ context.Context, stdin, stdout *os.File) error {
 			return err
 		}
 		a.report.Token = &token
+	}
+	if a.silent {
+		return nil
 	}
 	return out.Message(errand.Message{Report: &a.report})
 }
@@ -87,21 +110,70 @@ func wholeScope() errand.Report {
 	return errand.Report{Code: OK, Scopes: []errand.Scope{{Scope: scope, Code: OK, Read: true}}}
 }
 
-// host is a machine with a local vault that outlives its refresher.
+// host is a machine with a local vault that outlives its refresher, and with
+// clocks that the test sets.
 type host struct {
-	t      *testing.T
-	dir    string
-	worker play
-	known  *snapshot.Snapshot
-	store  *sealed.Store
-	r      *Refresher
+	t       *testing.T
+	dir     string
+	options Options
+	worker  play
+	known   *snapshot.Snapshot
+	changed int // snapshots that came into force
+	vault   *sealed.Store
+	disk    gate
+	witness witness
+	noticed []string
+	r       *Refresher
+
+	wall time.Time
+	up   time.Duration
+	boot string
+}
+
+// gate is the local vault, which says that the disk is full when it is told to.
+type gate struct {
+	*sealed.Store
+	full    bool
+	changes []sealed.Change // that were written
+}
+
+func (g *gate) Apply(ctx context.Context, c sealed.Change) error {
+	if err := g.Store.Apply(ctx, c); err != nil {
+		return err
+	}
+	g.changes = append(g.changes, c)
+	if g.full {
+		return sealed.ErrUnwritten
+	}
+	return nil
+}
+
+// witness does what the launcher does, and can be away.
+type witness struct {
+	highest uint64
+	away    bool
+}
+
+func (w *witness) Witness(_ context.Context, number uint64, settle bool) (uint64, error) {
+	if w.away {
+		return 0, errors.New("no launcher")
+	}
+	if settle || number > w.highest {
+		w.highest = number
+	}
+	return w.highest, nil
 }
 
 func newHost(t *testing.T) *host {
-	h := &host{t: t, dir: t.TempDir()}
+	h := &host{t: t, dir: t.TempDir(), wall: created.Add(1000 * time.Hour), up: time.Hour, boot: "first", options: Options{
+		Interval: time.Minute, Sweep: time.Hour, MaxStale: 72 * time.Hour, PolicyMaxStale: 24 * time.Hour,
+	}}
 	h.start()
 	return h
 }
+
+// pass lets time pass.
+func (h *host) pass(d time.Duration) { h.wall, h.up = h.wall.Add(d), h.up+d }
 
 // start opens the vault and a refresher, as a daemon that starts does.
 func (h *host) start() {
@@ -110,50 +182,94 @@ func (h *host) start() {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	key, err := hostkey.Open("keyfile:"+filepath.Join(h.dir, "key"), h.store == nil, arena)
+	key, err := hostkey.Open("keyfile:"+filepath.Join(h.dir, "key"), h.vault == nil, arena)
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	if h.store != nil {
-		if err := h.store.Close(); err != nil {
+	if h.vault != nil {
+		if err := h.vault.Close(); err != nil {
 			h.t.Fatal(err)
 		}
 	}
-	if h.store, err = sealed.Open(filepath.Join(h.dir, "vault"), &sealed.Key{KEK: key.KEK, Kind: key.Kind, ID: key.ID}, arena); err != nil {
+	if h.vault, err = sealed.Open(filepath.Join(h.dir, "vault"), &sealed.Key{KEK: key.KEK, Kind: key.Kind, ID: key.ID}, arena); err != nil {
 		h.t.Fatal(err)
 	}
-	h.r, err = New(h.t.Context(), Options{
-		Machine: "db01", Scopes: []string{scope}, Interval: time.Minute, Store: h.store, Worker: &h.worker,
-		Check: func(e *snapshot.Entry) error {
-			if strings.Contains(string(e.Policy.Document), "faulty") {
-				return errors.New("roles.x: faulty")
-			}
-			return nil
-		},
-		Activate: func(s *snapshot.Snapshot) { h.known = s },
-		Changed:  func(put, removed []string) {},
-		Log:      slog.New(slog.DiscardHandler),
-	})
-	if err != nil {
+	h.disk = gate{Store: h.vault}
+	o := h.options
+	o.Machine, o.Scopes, o.Store, o.Worker, o.Witness = "db01", []string{scope}, &h.disk, &h.worker, &h.witness
+	o.Clock = NewClock(func() time.Time { return h.wall }, func() time.Duration { return h.up }, h.boot)
+	o.Check = func(e *snapshot.Entry) error {
+		if strings.Contains(string(e.Policy.Document), "faulty") {
+			return errors.New("roles.x: faulty")
+		}
+		return nil
+	}
+	o.Activate = func(s *snapshot.Snapshot) { h.known, h.changed = s, h.changed+1 }
+	o.Changed = func(put, removed []string) {}
+	o.Noticed = func(code, _ string) { h.noticed = append(h.noticed, code) }
+	o.Log = slog.New(slog.DiscardHandler)
+	if h.r, err = New(h.t.Context(), o); err != nil {
 		h.t.Fatal(err)
 	}
 }
 
-// sync lets the worker bring this.
+// restart is what becomes of a daemon that is stopped and started.
+func (h *host) restart() {
+	h.t.Helper()
+	h.r.end(h.t.Context())
+	h.start()
+}
+
+// reboot is a restart after which nothing tells how long it took.
+func (h *host) reboot(boot string) {
+	h.t.Helper()
+	h.r.end(h.t.Context())
+	h.up, h.boot = time.Minute, boot
+	h.start()
+}
+
+// sync lets the worker bring this when it is sent out to look at everything.
 func (h *host) sync(report errand.Report, put ...entry) State {
-	h.worker.answer = func(*errand.Task) (answer, error) { return answer{put, report}, nil }
-	s := h.r.attempt(h.t.Context())
+	h.t.Helper()
+	return h.send(task{sweep: true}, report, put...)
+}
+
+// poll lets the worker bring this when it is sent out as usual.
+func (h *host) poll(report errand.Report, put ...entry) State {
+	h.t.Helper()
+	return h.send(h.r.due(h.r.o.Clock.Now()), report, put...)
+}
+
+func (h *host) send(t task, report errand.Report, put ...entry) State {
+	h.brings(report, put...)
+	s := h.r.attempt(h.t.Context(), t)
+	s.NextAttempt = h.r.next(h.r.o.Clock.Now(), s.Code)
 	h.r.publish(s)
 	return s
 }
 
-func (h *host) version(name string) int64 {
+// brings is what the worker will come back with.
+func (h *host) brings(report errand.Report, put ...entry) {
+	h.worker.answer = func(*errand.Task) (answer, error) { return answer{put: put, report: report}, nil }
+}
+
+// orders is what the worker was told last.
+func (h *host) orders() errand.Task { return h.worker.tasks[len(h.worker.tasks)-1] }
+
+func (h *host) user(name string) *snapshot.User {
 	for _, u := range h.known.Users() {
 		if u.Name == name {
-			return u.Version
+			return u
 		}
 	}
-	return 0
+	return &snapshot.User{}
+}
+
+func (h *host) version(name string) int64 { return h.user(name).Version }
+
+// age is how long ago Vault confirmed it.
+func (h *host) age(name string) time.Duration {
+	return h.r.o.Clock.Now().Sub(h.user(name).Confirmed)
 }
 
 func TestWhatASyncChanges(t *testing.T) {
@@ -177,6 +293,11 @@ func TestWhatASyncChanges(t *testing.T) {
 		}
 		if s := h.sync(wholeScope(), batchUser("payroll", 2)); s.Changed != 0 || len(s.Faults) != 1 || h.version("payroll") != 3 {
 			t.Errorf("%+v, version %d, want the older one refused", s, h.version("payroll"))
+		}
+	})
+	t.Run("one that comes twice is one", func(t *testing.T) {
+		if s := h.sync(wholeScope(), batchUser("payroll", 4), batchUser("payroll", 4), batchUser("reports", 2)); s.Code != OK || s.Changed != 2 || h.version("payroll") != 4 {
+			t.Errorf("%+v, version %d", s, h.version("payroll"))
 		}
 	})
 	t.Run("a document of a scope that is not configured is refused", func(t *testing.T) {
@@ -203,7 +324,7 @@ func TestWhatASyncChanges(t *testing.T) {
 			t.Errorf("%+v", s)
 		}
 		h.start()
-		if h.version("reports") != 0 || h.version("payroll") != 3 {
+		if h.version("reports") != 0 || h.version("payroll") != 4 {
 			t.Errorf("after a restart: reports %d, payroll %d", h.version("reports"), h.version("payroll"))
 		}
 	})
@@ -213,19 +334,22 @@ func TestFailuresChangeNothing(t *testing.T) {
 	h := newHost(t)
 	h.sync(wholeScope(), batchUser("payroll", 1))
 	before := h.known.Users()[0].Confirmed
+	h.pass(time.Second)
 	for name, fail := range map[string]func(*errand.Task) (answer, error){
 		"the worker does not run": func(*errand.Task) (answer, error) { return answer{}, errors.New("no worker") },
 		"Vault is not reachable": func(*errand.Task) (answer, error) {
 			return answer{report: errand.Report{Code: "vault.unreachable"}}, nil
 		},
-		"the login is refused": func(*errand.Task) (answer, error) { return answer{report: errand.Report{Code: loginRefused}}, nil },
+		"the login is refused": func(*errand.Task) (answer, error) {
+			return answer{report: errand.Report{Code: errand.LoginRefused}}, nil
+		},
 		"the scope cannot be read": func(*errand.Task) (answer, error) {
 			return answer{report: errand.Report{Code: "vault.forbidden", Scopes: []errand.Scope{{Scope: scope}}}}, nil
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h.worker.answer = fail
-			s := h.r.attempt(t.Context())
+			s := h.r.attempt(t.Context(), task{sweep: true})
 			if s.Code == OK || s.OfflineSince.IsZero() || h.version("payroll") != 1 {
 				t.Errorf("%+v, version %d", s, h.version("payroll"))
 			}
@@ -239,32 +363,6 @@ func TestFailuresChangeNothing(t *testing.T) {
 	}
 }
 
-// A full disk must not keep alive what Vault has revoked, not even across the
-// restart that comes after there is room again.
-func TestARemovalThatTheDiskDoesNotTake(t *testing.T) {
-	h := newHost(t)
-	h.sync(wholeScope(), batchUser("payroll", 1), batchUser("reports", 1))
-	gone := wholeScope()
-	gone.Removed = []errand.Removed{{ID: batchUser("payroll", 1).ID, Why: "deleted"}}
-	h.worker.answer = func(*errand.Task) (answer, error) { return answer{report: gone}, nil }
-	b, err := h.r.fetch(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	b.report.Token = &sealed.Token{Generation: b.generation + 1} // stands in for the full disk: the vault refuses the change
-	if _, err := h.r.accept(t.Context(), b); err == nil {
-		t.Fatal("the vault took a token of another batch")
-	}
-	if h.version("payroll") != 0 || h.version("reports") != 1 {
-		t.Errorf("served: payroll %d, reports %d", h.version("payroll"), h.version("reports"))
-	}
-	h.sync(wholeScope())
-	h.start()
-	if h.version("payroll") != 0 || h.version("reports") != 1 {
-		t.Errorf("after the next sync and a restart: payroll %d, reports %d", h.version("payroll"), h.version("reports"))
-	}
-}
-
 // A refused newer document must not look fresh for ever because Vault keeps
 // answering: the age of the one in force counts from the last time that Vault
 // had no newer one.
@@ -274,6 +372,7 @@ func TestARefusedDocumentAges(t *testing.T) {
 	p, _ := h.known.Policy("opcon")
 	before := p.Confirmed
 	for range 2 {
+		h.pass(time.Second)
 		h.sync(wholeScope(), policyDoc("faulty", 2))
 		if p, _ = h.known.Policy("opcon"); !p.Confirmed.Equal(before) {
 			t.Errorf("confirmed %s, want %s", p.Confirmed, before)
@@ -287,24 +386,4 @@ func TestARefusedDocumentAges(t *testing.T) {
 	if p, _ = h.known.Policy("opcon"); !p.Confirmed.After(before) || p.Fault != "" {
 		t.Errorf("mended: %+v", p)
 	}
-}
-
-func TestDelay(t *testing.T) {
-	r := &Refresher{o: Options{Interval: 30 * time.Second}}
-	within := func(code string, want time.Duration) {
-		t.Helper()
-		if d := r.delay(code); d < want*9/10 || d > want*11/10+time.Second {
-			t.Errorf("after %s: %s, want about %s", code, d, want)
-		}
-	}
-	within(OK, 30*time.Second)
-	for _, want := range []time.Duration{1, 2, 4, 8, 16, 30, 30} {
-		within("vault.unreachable", want*time.Second)
-	}
-	within(OK, 30*time.Second)
-	within("vault.unreachable", time.Second)
-	for range 20 {
-		r.delay(loginRefused)
-	}
-	within(loginRefused, 300*time.Second)
 }

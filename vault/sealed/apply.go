@@ -5,15 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 
 	"batchwarden/platform/lockmem"
 	"batchwarden/vault/snapshot"
 )
 
-// compactAbove is how much of a file may be out of force before a smaller one takes its place.
-const compactAbove = 1 << 20
+// spareOctets is how much of a file may be out of force before a smaller one takes its place.
+const spareOctets = 1 << 20
 
 // spareBatches is how many keys of batches that nothing in the vault uses stay in memory: of batches
 // that are just being made, and of those whose last entries a snapshot in use may still name.
@@ -21,8 +20,9 @@ const spareBatches = 64
 
 // Change is one step of the vault. What it does not mention stays.
 type Change struct {
-	Generation uint64 // of the batch that everything in Put, and Token, is sealed with; 0 when there is neither
+	Generation uint64 // of the batch that everything in Put and Opened, and Token, is sealed with; 0 when there is neither
 	Put        []Record
+	Opened     []Opened // put too, without being opened once more
 	Remove     []snapshot.ID
 	Token      *Token
 	State      json.RawMessage // the caller's own
@@ -73,8 +73,10 @@ func (s *Store) WithBatch(ctx context.Context, generation uint64, f func(key *lo
 	})
 }
 
-// Apply makes the change and returns nil once it is on the disk, all of it. When it fails the store
-// goes on with what it held before; on the disk the change is whole or absent.
+// Apply makes the change and returns nil once it is on the disk, all of it. A change that is refused
+// changes nothing. ErrUnwritten reports that the change is in force here, in memory, and that the disk
+// did not take it: there it is whole or absent. Every later Apply, also one of nothing, then tries to
+// write all that is in force.
 func (s *Store) Apply(ctx context.Context, c Change) error {
 	if err := s.begin(); err != nil {
 		return fmt.Errorf("sealed: %w", err)
@@ -82,82 +84,83 @@ func (s *Store) Apply(ctx context.Context, c Change) error {
 	defer s.users.Done()
 	s.writing.Lock()
 	defer s.writing.Unlock()
-	step, err := s.plan(ctx, &c)
+	st, err := s.plan(ctx, &c)
 	if err != nil {
 		return err
 	}
-	if step.empty() {
+	if st.empty() && s.file != nil {
 		return nil
 	}
-	// Nobody else changes the store while writing is held, so what is planned stays true.
-	entries := step.after(s.entries)
-	if s.file == nil || s.worthRewriting(step, entries) {
-		err = s.rewriteWith(ctx, step, entries)
+	rewrite := s.file == nil || s.worthRewriting(st)
+	s.enact(st)
+	if rewrite {
+		err = s.rewrite(ctx)
 	} else {
-		err = s.append(ctx, step, entries)
+		err = s.append(ctx, st)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if err != nil {
-		s.failed = err.Error()
-		return err
+		// The file lacks the change, or nobody knows whether it does.
+		err = errors.Join(fmt.Errorf("sealed: %w: %w", ErrUnwritten, err), s.abandon())
 	}
-	s.failed = ""
-	return nil
+	s.failing(err)
+	return err
 }
 
 // step is a change that was checked and sealed.
 type step struct {
-	generation uint64
-	batch      []byte // payload, when the file does not have it yet
-	puts       []*put
-	removes    []tag
-	token      *Token
-	state      json.RawMessage
-	box        []byte
+	batch   []byte // payload, when the file does not have it yet
+	puts    []*put
+	removes []tag
+	token   *Token
+	state   json.RawMessage
+	box     []byte
 }
 
-func (s *step) empty() bool {
-	return len(s.puts) == 0 && len(s.removes) == 0 && s.token == nil && s.box == nil
+func (st *step) empty() bool {
+	return len(st.puts) == 0 && len(st.removes) == 0 && st.token == nil && st.box == nil
 }
 
-// after returns the entries as they will be.
-func (s *step) after(entries map[tag]*put) map[tag]*put {
-	next := maps.Clone(entries)
-	for _, p := range s.puts {
-		next[p.tag] = p
+// size is how much of the file the step takes, but for its commit.
+func (st *step) size() int64 {
+	n := int64(len(st.box))
+	for _, p := range st.puts {
+		n += p.size()
 	}
-	for _, t := range s.removes {
-		delete(next, t)
-	}
-	return next
+	return n
 }
 
 // plan checks the change and seals what is still open. Every record is opened once: nothing that could
 // not be served later gets into the vault.
 func (s *Store) plan(ctx context.Context, c *Change) (*step, error) {
 	batch := s.batch(c.Generation)
+	puts := len(c.Put) + len(c.Opened)
 	switch {
-	case len(c.Put)+len(c.Remove) > maxItems || len(s.entries)+len(c.Put) > maxItems:
+	case puts+len(c.Remove) > maxItems || len(s.entries)+puts > maxItems:
 		return nil, fmt.Errorf("sealed: more than %d entries", maxItems)
 	case len(c.State) > maxState:
 		return nil, fmt.Errorf("sealed: a state of %d octets", len(c.State))
-	case (len(c.Put) > 0 || c.Token != nil) && batch == nil:
+	case (puts > 0 || c.Token != nil) && batch == nil:
 		return nil, fmt.Errorf("sealed: there is no key of batch %d", c.Generation)
 	}
-	st := &step{generation: c.Generation}
-	if err := s.planPuts(ctx, c, batch, st); err != nil {
+	st := &step{}
+	if err := s.planPuts(ctx, c, st); err != nil {
 		return nil, err
 	}
 	tags, err := s.ring.tags(ctx, c.Remove)
 	if err != nil {
 		return nil, err
 	}
+	put := make(map[tag]bool, len(st.puts))
+	for _, p := range st.puts {
+		put[p.tag] = true
+	}
+	removed := make(map[tag]bool, len(tags))
 	for i, t := range tags {
-		if slices.ContainsFunc(st.puts, func(p *put) bool { return p.tag == t }) {
+		if put[t] {
 			return nil, fmt.Errorf("sealed: %s is put and removed at once", c.Remove[i])
 		}
-		if s.entries[t] != nil && !slices.Contains(st.removes, t) {
+		if s.entries[t] != nil && !removed[t] {
+			removed[t] = true
 			st.removes = append(st.removes, t)
 		}
 	}
@@ -167,150 +170,124 @@ func (s *Store) plan(ctx context.Context, c *Change) (*step, error) {
 		}
 		st.token = &Token{t.Generation, slices.Clone(t.Box)}
 	}
-	if (len(st.puts) > 0 || st.token != nil) && !s.inFile(c.Generation) {
+	if (len(st.puts) > 0 || st.token != nil) && s.uses[c.Generation] == 0 {
 		st.batch = batch
 	}
 	if c.State != nil && string(c.State) != string(s.state) {
 		st.state = slices.Clone(c.State)
-		st.box, err = s.ring.seal(ctx, c.State, s.ring.state)
+		if st.box, err = s.ring.seal(ctx, c.State, s.ring.state); err != nil {
+			return nil, err
+		}
 	}
-	return st, err
+	if s.live+int64(len(s.box))+st.size() > maxLive {
+		return nil, fmt.Errorf("sealed: a vault of over %d octets", maxLive)
+	}
+	return st, nil
 }
 
-func (s *Store) planPuts(ctx context.Context, c *Change, batch []byte, st *step) error {
-	ids := make([]snapshot.ID, len(c.Put))
-	puts := make([]*put, len(c.Put))
-	for i := range c.Put {
-		r := &c.Put[i]
-		ids[i] = r.ID
-		if r.Generation != c.Generation || r.Generation == 0 {
-			return fmt.Errorf("sealed: %s: of batch %d, not %d", r.ID, r.Generation, c.Generation)
+// planPuts takes what is to be put, and opens what was not opened yet.
+func (s *Store) planPuts(ctx context.Context, c *Change, st *step) error {
+	all := c.Opened
+	if len(c.Put) > 0 {
+		records := make([]Record, len(c.Put))
+		for i, r := range c.Put {
+			r.Head, r.Secret = slices.Clone(r.Head), slices.Clone(r.Secret)
+			records[i] = r
 		}
-		if len(r.Head) > maxHead {
-			return fmt.Errorf("sealed: %s: a head of %d octets", r.ID, len(r.Head))
+		opened, err := s.openRecords(ctx, records)
+		if err != nil {
+			return fmt.Errorf("sealed: %w", err)
 		}
-		puts[i] = &put{generation: r.Generation, head: slices.Clone(r.Head)}
-		if len(r.Secret) > 0 {
-			puts[i].secret = slices.Clone(r.Secret)
+		all = append(slices.Clip(all), opened...)
+	}
+	seen := make(map[tag]bool, len(all))
+	st.puts = make([]*put, len(all))
+	for i := range all {
+		o := &all[i]
+		switch {
+		case o.Err != nil:
+			return o.Err
+		case o.store != s:
+			return errors.New("sealed: a record that this vault did not open")
+		case o.put.generation != c.Generation:
+			return fmt.Errorf("sealed: %s: of batch %d, not %d", o.Held.ID, o.put.generation, c.Generation)
 		}
-	}
-	if len(puts) == 0 {
-		return nil
-	}
-	tags, err := s.ring.tags(ctx, ids)
-	if err != nil {
-		return err
-	}
-	seen := make(map[tag]bool, len(tags))
-	for i, t := range tags {
+		t := o.put.tag
 		if old := s.entries[t]; seen[t] || old != nil && old.generation >= c.Generation {
-			return fmt.Errorf("sealed: %s: put twice, or of an older batch than what is there", ids[i])
+			return fmt.Errorf("sealed: %s: put twice, or of an older batch than what is there", o.Held.ID)
 		}
 		seen[t] = true
-		puts[i].tag = t
+		st.puts[i] = o.put
 	}
-	for at := 0; at < len(puts); at += 256 {
-		some := puts[at:min(at+256, len(puts))]
-		texts, err := s.ring.openHeads(ctx, batch, some, true)
-		if err != nil {
-			return err
-		}
-		for i, text := range texts {
-			if err := c.Put[at+i].agrees(text, some[i]); err != nil {
-				return fmt.Errorf("sealed: %s: %w", ids[at+i], err)
-			}
-		}
-	}
-	st.puts = puts
 	return nil
 }
 
-// agrees holds the text of a head against what the record says outside.
-func (r *Record) agrees(text []byte, p *put) error {
-	if text == nil {
-		return errHead
-	}
-	e, err := parseHead(text)
-	if err != nil {
-		return err
-	}
-	if e.ID != r.ID || e.Generation != r.Generation || e.Version != r.Version || !e.Created.Equal(r.Created) {
-		return errors.New("the head says something else than the record")
-	}
-	return checkSecret(&e, p.password())
-}
-
-// inFile says whether the file has the key of the batch: something that uses it is there.
-func (s *Store) inFile(generation uint64) bool {
-	return s.used(s.entries, s.token)[generation]
-}
-
-// used returns the generations that entries and token are sealed with.
-func (s *Store) used(entries map[tag]*put, token *Token) map[uint64]bool {
-	used := map[uint64]bool{}
-	for _, p := range entries {
-		used[p.generation] = true
-	}
-	if token != nil {
-		used[token.Generation] = true
-	}
-	return used
-}
-
-func (s *Store) worthRewriting(st *step, entries map[tag]*put) bool {
-	live := int64(len(s.head)) + int64(len(s.box))
-	added := int64(len(st.box))
-	for _, p := range entries {
-		live += p.size()
-	}
-	for _, p := range st.puts {
-		added += p.size()
-	}
-	garbage := s.size + added - live
-	return garbage > live && garbage > compactAbove
+// worthRewriting says whether too much of the file would be out of force with the step behind it. What
+// the step replaces or removes counts the next time.
+func (s *Store) worthRewriting(st *step) bool {
+	live := int64(len(s.head)+len(s.box)) + s.live
+	added := st.size()
+	garbage := s.size - live
+	return s.size+added > maxFile || garbage > live && garbage > s.spare
 }
 
 // append writes the step behind the last commit.
-func (s *Store) append(ctx context.Context, st *step, entries map[tag]*put) error {
-	g := s.group(st)
-	out, chain, err := g.commit(ctx, s, s.chain)
+func (s *Store) append(ctx context.Context, st *step) error {
+	out, chain, err := s.group(st).commit(ctx, s, s.chain)
 	if err != nil {
 		return err
 	}
-	if s.size+int64(len(out)) > maxFile {
-		return s.rewriteWith(ctx, st, entries)
+	mark, err := s.ring.markOf(ctx, s.seq+1)
+	if err != nil {
+		return err
 	}
 	if _, err := s.file.WriteAt(out, s.size); err != nil {
-		err = fmt.Errorf("sealed: write: %w", err)
-		// What was written of it is no commit. If it cannot be cut off, the file is not used again.
-		if cut := s.file.Truncate(s.size); cut != nil {
-			err = errors.Join(err, s.abandon())
-		}
-		return err
+		// What was written of it is no commit. If it cannot be cut off, the next Open does that.
+		return fmt.Errorf("write: %w", errors.Join(err, s.file.Truncate(s.size)))
 	}
 	if err := s.file.Sync(); err != nil {
 		// What is on the disk now nobody knows: after a failed fsync the kernel forgets what it could
-		// not write. The next change writes a new file.
-		return errors.Join(fmt.Errorf("sealed: fsync: %w", err), s.abandon())
+		// not write.
+		return fmt.Errorf("fsync: %w", err)
 	}
-	s.done(st, entries, chain, s.size+int64(len(out)))
+	s.written(chain, s.size+int64(len(out)), mark)
+	// The mark tells damage from an interrupted write. Nothing else depends on it, so it waits for no
+	// fsync, and the next change writes it again.
+	if _, err := s.file.WriteAt(mark, s.size); err != nil {
+		return fmt.Errorf("write: %w", err)
+	}
 	return nil
 }
 
+// abandon gives the file up: the next change writes a new one.
 func (s *Store) abandon() error {
+	if s.file == nil {
+		return nil
+	}
 	err := s.file.Close()
 	s.file = nil
 	return err
 }
 
-// done makes the step that was written the state of the store.
-func (s *Store) done(st *step, entries map[tag]*put, chain [sumSize]byte, size int64) {
+// enact makes the step the state of the store.
+func (s *Store) enact(st *step) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.entries, s.chain, s.size = entries, chain, size
-	s.seq++
+	for _, p := range st.puts {
+		s.drop(p.tag)
+		s.entries[p.tag] = p
+		s.live += p.size()
+		s.uses[p.generation]++
+	}
+	for _, t := range st.removes {
+		s.drop(t)
+	}
 	if st.token != nil {
+		if s.token != nil {
+			s.unuse(s.token.Generation)
+		}
 		s.token = st.token
+		s.uses[st.token.Generation]++
 	}
 	if st.box != nil {
 		s.state, s.box = st.state, st.box
@@ -318,12 +295,37 @@ func (s *Store) done(st *step, entries map[tag]*put, chain [sumSize]byte, size i
 	s.prune()
 }
 
+// drop and unuse forget an entry, and one use of a batch's key. s.mu is held.
+func (s *Store) drop(t tag) {
+	if p := s.entries[t]; p != nil {
+		delete(s.entries, t)
+		s.live -= p.size()
+		s.unuse(p.generation)
+	}
+}
+
+func (s *Store) unuse(generation uint64) {
+	if s.uses[generation]--; s.uses[generation] == 0 {
+		delete(s.uses, generation)
+	}
+}
+
+// written notes that the file holds all that is in force.
+func (s *Store) written(chain [sumSize]byte, size int64, mark []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.chain, s.size, s.mark = chain, size, mark
+	s.seq++
+}
+
 // prune forgets keys that nothing uses, but for the newest. s.mu is held.
 func (s *Store) prune() {
-	used := s.used(s.entries, s.token)
+	if len(s.batches) <= len(s.uses)+spareBatches {
+		return
+	}
 	var spare []uint64
 	for g := range s.batches {
-		if !used[g] {
+		if s.uses[g] == 0 {
 			spare = append(spare, g)
 		}
 	}

@@ -69,7 +69,30 @@ func openDirectory(dir string) (directory, error) {
 func (d directory) path(name string) string { return filepath.Join(string(d), name) }
 
 func (d directory) ReadAll(name string, limit int64) ([]byte, error) {
-	return safefile.Read(d.path(name), limit, ours)
+	data, err := d.read(name, limit+1)
+	if err == nil && int64(len(data)) > limit {
+		err = fmt.Errorf("%q: longer than %d octets", d.path(name), limit)
+	}
+	return data, err
+}
+
+// read returns at most the first limit octets of a file, in a piece of memory of that size.
+func (d directory) read(name string, limit int64) (data []byte, err error) {
+	f, err := safefile.Open(d.path(name), ours)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	data = make([]byte, min(info.Size(), limit))
+	n, err := io.ReadFull(f, data)
+	if err == io.EOF || err == io.ErrUnexpectedEOF {
+		err = nil // others that hold the lock do not write; it is as long as it is
+	}
+	return data[:n], err
 }
 
 func (d directory) Open(name string) (file, error) {

@@ -1,34 +1,29 @@
 package sealed
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
-	"fmt"
+	"hash"
 	"hash/crc32"
+	"slices"
 )
 
 // FORMAT.md describes what is encoded here.
 
 const (
-	magic        = "BWSEALED"
-	formatNumber = 1
-
-	prefixSize   = len(magic) + 4 + 4
-	checksumSize = 8
-	maxBody      = 4096
-	storeIDSize  = 16
-	storeKeyBox  = boxed + 32
-
 	frameHead  = 1 + 4 + 4
 	maxPayload = 16 << 20
 	maxFile    = 1 << 30
+	maxLive    = maxFile - 64<<20 // of it in force; the rest is room for commits and keys
 
 	tagSize     = 16
 	batchSize   = 8 + boxed + 8 + 32
 	itemSize    = tagSize + 8
 	commitFixed = sumSize + 8 + 8 + 4 + 4
+	macSize     = 16
+	markSize    = frameHead + 8 + macSize
+	sector      = 512 // a disk writes no less at once
 	maxItems    = 200_000
 	maxState    = 8 << 20
 )
@@ -42,65 +37,11 @@ const (
 	tokenFrame  frameType = 4
 	stateFrame  frameType = 5
 	commitFrame frameType = 6
+	markFrame   frameType = 7
 )
 
 // tag stands for an ID in the file, which shows no names.
 type tag [tagSize]byte
-
-// header begins the file and never changes.
-type header struct {
-	storeID  [storeIDSize]byte
-	storeKey []byte // boxed with the KEK
-	keyKind  string
-	keyID    string
-}
-
-// errDamaged reports a header that does not hold what its checksum says.
-var errDamaged = errors.New("the header is damaged")
-
-func (h *header) encode() ([]byte, error) {
-	if len(h.storeKey) != storeKeyBox || len(h.keyKind) > 255 || len(h.keyID) > 255 {
-		return nil, fmt.Errorf("sealed: a key of kind %.20q and id %.20q does not fit a header", h.keyKind, h.keyID)
-	}
-	body := append(append([]byte(nil), h.storeID[:]...), h.storeKey...)
-	for _, s := range []string{h.keyKind, h.keyID} {
-		body = append(append(body, byte(len(s))), s...)
-	}
-	out := binary.BigEndian.AppendUint32([]byte(magic), formatNumber)
-	out = append(binary.BigEndian.AppendUint32(out, uint32(len(body))), body...)
-	sum := sha256.Sum256(out)
-	return append(out, sum[:checksumSize]...), nil
-}
-
-// parseHeader returns the header and its length. The error is errDamaged or ErrNewer.
-func parseHeader(data []byte) (*header, int, error) {
-	if len(data) < prefixSize || string(data[:len(magic)]) != magic {
-		return nil, 0, errDamaged
-	}
-	format := binary.BigEndian.Uint32(data[len(magic):])
-	n := binary.BigEndian.Uint32(data[len(magic)+4:])
-	if n > maxBody || len(data) < prefixSize+int(n)+checksumSize {
-		return nil, 0, errDamaged
-	}
-	end := prefixSize + int(n)
-	// The checksum is where it is in every format to come, so that damage is told from newness.
-	if sum := sha256.Sum256(data[:end]); !bytes.Equal(sum[:checksumSize], data[end:end+checksumSize]) {
-		return nil, 0, errDamaged
-	}
-	if format != formatNumber {
-		return nil, 0, fmt.Errorf("%w: %d, this version knows %d", ErrNewer, format, formatNumber)
-	}
-	h := &header{}
-	body := cursor{data[prefixSize:end], true}
-	copy(h.storeID[:], body.take(storeIDSize))
-	h.storeKey = bytes.Clone(body.take(storeKeyBox))
-	h.keyKind = string(body.take(int(body.uint8())))
-	h.keyID = string(body.take(int(body.uint8())))
-	if !body.done() {
-		return nil, 0, errDamaged
-	}
-	return h, end + checksumSize, nil
-}
 
 // cursor reads fields; good is false for ever once one was missing.
 type cursor struct {
@@ -118,7 +59,9 @@ func (c *cursor) take(n int) []byte {
 	return out
 }
 
+func (c *cursor) text() string   { return string(c.take(int(c.uint8()))) }
 func (c *cursor) uint8() byte    { return c.take(1)[0] }
+func (c *cursor) uint16() uint16 { return binary.BigEndian.Uint16(c.take(2)) }
 func (c *cursor) uint32() uint32 { return binary.BigEndian.Uint32(c.take(4)) }
 func (c *cursor) uint64() uint64 { return binary.BigEndian.Uint64(c.take(8)) }
 func (c *cursor) done() bool     { return c.good && len(c.rest) == 0 }
@@ -189,26 +132,25 @@ func (p *put) size() int64 {
 	return int64(frameHead + tagSize + 8 + 4 + len(p.head) + len(p.secret))
 }
 
-// parsePut returns the put of a payload; its slices are copies.
-func parsePut(payload []byte) (put, bool) {
+// parse makes p the put of a payload, whose octets it shares.
+func (p *put) parse(payload []byte) bool {
 	c := cursor{payload, true}
-	var p put
 	copy(p.tag[:], c.take(tagSize))
 	p.generation = c.uint64()
 	n := c.uint32()
 	if !c.good || int64(n) > int64(maxHead) || int64(n) > int64(len(c.rest)) || n < boxed {
-		return put{}, false
+		return false
 	}
-	head, secret := c.take(int(n)), c.rest
-	if len(secret) != 0 && (len(secret) <= boxed+sumSize || len(secret) > boxed+sumSize+MaxSecret) {
-		return put{}, false
+	p.head = c.take(int(n))
+	switch secret := c.rest; {
+	case len(secret) == 0:
+		p.secret = nil
+	case len(secret) <= boxed+sumSize || len(secret) > boxed+sumSize+MaxSecret:
+		return false
+	default:
+		p.secret = slices.Clip(secret)
 	}
-	both := append(append(make([]byte, 0, len(payload)), head...), secret...)
-	p.head = both[:n:n]
-	if len(secret) != 0 {
-		p.secret = both[n:]
-	}
-	return p, p.generation != 0
+	return p.generation != 0
 }
 
 // item says what a commit did to one entry: its new generation, 0 when it was removed.
@@ -256,10 +198,18 @@ func parseCommit(text []byte) (*commit, bool) {
 	return c, r.done()
 }
 
-// link continues the hash chain by one frame.
-func link(chain [sumSize]byte, frame []byte) [sumSize]byte {
-	h := sha256.New()
-	h.Write(chain[:])
-	h.Write(frame)
-	return [sumSize]byte(h.Sum(nil))
+// chainer continues a hash chain.
+type chainer struct {
+	h   hash.Hash
+	sum [sumSize]byte
+}
+
+func newChainer(begin [sumSize]byte) *chainer { return &chainer{sha256.New(), begin} }
+
+// link continues it by one frame.
+func (c *chainer) link(frame []byte) {
+	c.h.Reset()
+	c.h.Write(c.sum[:])
+	c.h.Write(frame)
+	c.h.Sum(c.sum[:0])
 }

@@ -7,11 +7,9 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
-
-	"batchwarden/vault/snapshot"
 )
 
-// content is what a log amounts to after its last commit.
+// content is what a log amounts to after its last commit. Its entries share the octets of the log.
 type content struct {
 	batches    map[uint64][]byte // payload of the batch's frame, by generation
 	entries    map[tag]*put
@@ -21,6 +19,7 @@ type content struct {
 	generation uint64
 	chain      [sumSize]byte
 	end        int      // where the last commit ends
+	mark       []byte   // of the last commit, when it and nothing else is behind that; else nil
 	faults     []string // what did not authenticate; nothing of that is in here
 }
 
@@ -37,23 +36,35 @@ type group struct {
 	frames []frame
 	chain  [sumSize]byte // over all before it and its frames
 	clean  bool          // nothing between the frames that is none
+	whole  bool          // it is what its commit says
+}
+
+func (g *group) count(t frameType) (n int) {
+	for _, f := range g.frames {
+		if f.kind == t {
+			n++
+		}
+	}
+	return n
 }
 
 // reader walks over a log.
 type reader struct {
-	ctx  context.Context
-	ring *ring
-	data []byte
-	c    *content
-	any  bool // a commit was seen
+	ctx   context.Context
+	ring  *ring
+	data  []byte
+	begin int // where the header ends
+	c     *content
+	any   bool // a commit was seen
+	hash  *chainer
 }
 
 // read returns what the log after its header amounts to. What does not authenticate is left out and
 // named in faults; where that may hide a removal or a change, what it may have concerned is left out
-// too. Octets behind the last commit that are no more than an interrupted write are left out without a
-// fault.
+// too. What may be no more than an interrupted write behind the last commit is left out without a fault.
 func read(ctx context.Context, r *ring, data []byte, headerEnd int) (*content, error) {
-	rd := &reader{ctx: ctx, ring: r, data: data, c: newContent(headerEnd, data[:headerEnd])}
+	rd := &reader{ctx: ctx, ring: r, data: data, begin: headerEnd, c: newContent(headerEnd, data[:headerEnd])}
+	rd.hash = newChainer(rd.c.chain)
 	for {
 		more, err := rd.group()
 		if err != nil || !more {
@@ -64,14 +75,14 @@ func read(ctx context.Context, r *ring, data []byte, headerEnd int) (*content, e
 
 // group reads to the next commit that opens and takes its group in. False: there is no further one.
 func (r *reader) group() (bool, error) {
-	g := group{at: r.c.end, chain: r.c.chain, clean: true}
+	g := group{at: r.c.end, clean: true}
+	r.hash.sum = r.c.chain
 	for at := g.at; at < len(r.data); {
 		f, err := frameAt(r.data, at)
 		if err != nil {
 			next, ok := r.resync(at+1, err == errShort)
 			if !ok {
-				r.tail(&g, at)
-				return false, nil
+				return false, r.tail(&g, at)
 			}
 			g.clean = false
 			at = next
@@ -80,7 +91,7 @@ func (r *reader) group() (bool, error) {
 		at += len(f.whole)
 		if f.kind != commitFrame {
 			g.frames = append(g.frames, f)
-			g.chain = link(g.chain, f.whole)
+			r.hash.link(f.whole)
 			continue
 		}
 		text, ok, err := r.ring.open(r.ctx, f.payload, r.ring.commit)
@@ -92,9 +103,44 @@ func (r *reader) group() (bool, error) {
 			g.clean = false
 			continue
 		}
+		g.chain = r.hash.sum
+		g.whole = g.clean && g.chain == c.chain && int64(c.frames) == int64(len(g.frames))
+		if r.any && !g.whole && c.seq == r.c.seq+1 {
+			durable, err := r.durable(c.seq, r.c.end)
+			if err != nil || !durable {
+				return false, err
+			}
+		}
 		return true, r.take(&g, c, f, at)
 	}
-	r.tail(&g, len(r.data))
+	return false, r.tail(&g, len(r.data))
+}
+
+// durable says whether what lies at or behind at shows that commit seq was on the disk, all of it: a
+// mark of it or of a later one, or a later commit. Both are written only then.
+func (r *reader) durable(seq uint64, at int) (bool, error) {
+	for ; at+frameHead <= len(r.data); at++ {
+		if k := frameType(r.data[at]); k != markFrame && k != commitFrame {
+			continue
+		}
+		f, err := frameAt(r.data, at)
+		if err != nil {
+			continue
+		}
+		if f.kind == markFrame {
+			if n, ok, err := r.ring.marks(r.ctx, f); err != nil || ok && n >= seq {
+				return ok, err
+			}
+			continue
+		}
+		text, ok, err := r.ring.open(r.ctx, f.payload, r.ring.commit)
+		if err != nil {
+			return false, err
+		}
+		if c, parsed := parseCommit(text); ok && parsed && c.seq > seq {
+			return true, nil
+		}
+	}
 	return false, nil
 }
 
@@ -102,7 +148,7 @@ func (r *reader) group() (bool, error) {
 // nothing but a commit that opens shows that it goes on.
 func (r *reader) resync(at int, short bool) (int, bool) {
 	for ; at+frameHead <= len(r.data); at++ {
-		if k := frameType(r.data[at]); k < batchFrame || k > commitFrame {
+		if k := frameType(r.data[at]); k < batchFrame || k > markFrame {
 			continue
 		}
 		f, err := frameAt(r.data, at)
@@ -123,19 +169,109 @@ func (r *reader) resync(at int, short bool) (int, bool) {
 }
 
 // tail judges what lies behind the last commit: frames and then, at stop, something that is none.
-func (r *reader) tail(g *group, stop int) {
-	rest := r.data[stop:]
-	torn := g.clean && (len(rest) == 0 || allZero(rest))
-	if !torn && g.clean {
-		_, err := frameAt(r.data, stop)
-		torn = err == errShort
+func (r *reader) tail(g *group, stop int) error {
+	rest := r.data[r.c.end:]
+	durable, err := r.durable(r.c.seq+1, r.c.end)
+	if err != nil {
+		return err
 	}
-	if !torn {
-		r.fault("%d octets behind commit %d do not authenticate", len(r.data)-r.c.end, r.c.seq)
+	mark, err := r.ring.markOf(r.ctx, r.c.seq)
+	if err != nil {
+		return err
+	}
+	if bytes.Equal(rest, mark) {
+		r.c.mark = mark
+	}
+	if durable {
+		r.giveUp(g)
+	}
+	if durable || !r.interrupted(g, mark, stop) {
+		r.fault("%d octets behind commit %d do not authenticate", len(rest), r.c.seq)
+	}
+	return nil
+}
+
+// giveUp leaves the entries out that a group without a commit that opens would have changed: they are
+// not in force any more.
+func (r *reader) giveUp(g *group) {
+	for _, f := range g.frames {
+		if (f.kind == putFrame || f.kind == removeFrame) && len(f.payload) >= tagSize {
+			delete(r.c.entries, tag(f.payload[:tagSize]))
+		}
 	}
 }
 
-func allZero(b []byte) bool { return len(bytes.Trim(b, "\x00")) == 0 }
+// interrupted says whether a write that did not end may have left what is behind the last commit: parts
+// of sectors may be missing, and are then zeros, as well as the end.
+func (r *reader) interrupted(g *group, mark []byte, stop int) bool {
+	rest := bytes.TrimRight(r.data[r.c.end:], "\x00")
+	if len(rest) <= len(mark) {
+		return partOf(rest, mark)
+	}
+	for i, f := range g.frames {
+		if f.kind == markFrame && (i > 0 || !partOf(f.whole, mark)) {
+			return false
+		}
+	}
+	if r.replayed(g) {
+		return false
+	}
+	_, err := frameAt(r.data, stop)
+	if g.clean && err == errShort { // the end of the file is one too
+		return true
+	}
+	if begin := r.data[r.c.end:][:len(mark)]; partOf(begin, mark) && !bytes.Equal(begin, mark) {
+		return true
+	}
+	if r.data[r.c.end+len(mark)] == 0 { // the mark was there before
+		return true
+	}
+	for at := r.c.end; at < len(r.data); {
+		next := min((at/sector+1)*sector, len(r.data))
+		if r.data[at] == 0 || r.data[next-1] == 0 {
+			return true
+		}
+		at = next
+	}
+	return false
+}
+
+// replayed says whether one of the frames was there before. What is sealed anew is never the same.
+func (r *reader) replayed(g *group) bool {
+	begins := map[string]bool{}
+	key := func(f frame) string { return string(f.payload[:min(len(f.payload), 256)]) }
+	sealed := func(f frame) bool { return f.kind == putFrame || f.kind == tokenFrame || f.kind == stateFrame }
+	for _, f := range g.frames {
+		if sealed(f) {
+			begins[key(f)] = true
+		}
+	}
+	if len(begins) == 0 {
+		return false
+	}
+	for at := r.begin; at < r.c.end; {
+		f, err := frameAt(r.data[:r.c.end], at)
+		if err != nil {
+			at++
+			continue
+		}
+		if sealed(f) && begins[key(f)] {
+			return true
+		}
+		at += len(f.whole)
+	}
+	return false
+}
+
+// partOf says whether b is the begin of whole, but for zeros.
+func partOf(b, whole []byte) bool {
+	for i, c := range b {
+		if i >= len(whole) || c != whole[i] && c != 0 {
+			return false
+		}
+	}
+	return true
+}
 
 func (r *reader) fault(format string, args ...any) {
 	if len(r.c.faults) < 100 {
@@ -149,7 +285,15 @@ func (r *reader) take(g *group, c *commit, f frame, end int) error {
 	r.any = true
 	switch {
 	case !first && c.seq <= r.c.seq:
-		// A piece of the log that was there before, repeated. Its commit says nothing new.
+		// A piece of the log that was there before, repeated. Its commit says nothing new. It may be in
+		// the place of another.
+		durable, err := r.durable(r.c.seq+1, r.c.end)
+		if err != nil {
+			return err
+		}
+		if durable {
+			r.giveUp(g)
+		}
 		r.fault("commit %d follows commit %d", c.seq, r.c.seq)
 		r.c.end = end
 		return nil
@@ -159,19 +303,25 @@ func (r *reader) take(g *group, c *commit, f frame, end int) error {
 		clear(r.c.entries)
 	}
 	var err error
-	if g.clean && g.chain == c.chain && int64(c.frames) == int64(len(g.frames)) {
+	if g.whole {
 		err = r.trust(g, c)
 	} else {
 		err = r.salvage(g, c)
 	}
 	r.c.seq, r.c.generation = c.seq, max(c.generation, r.c.generation)
-	r.c.chain = link(c.chain, f.whole)
+	r.hash.sum = c.chain
+	r.hash.link(f.whole)
+	r.c.chain = r.hash.sum
 	r.c.end = end
 	return err
 }
 
 // trust takes in a group that its commit vouches for.
 func (r *reader) trust(g *group, c *commit) error {
+	puts := make([]put, g.count(putFrame))
+	if len(r.c.entries) == 0 {
+		r.c.entries = make(map[tag]*put, len(puts))
+	}
 	for _, f := range g.frames {
 		ok := true
 		switch f.kind {
@@ -180,9 +330,10 @@ func (r *reader) trust(g *group, c *commit) error {
 				r.c.batches[binary.BigEndian.Uint64(f.payload)] = bytes.Clone(f.payload)
 			}
 		case putFrame:
-			var p put
-			if p, ok = parsePut(f.payload); ok {
-				r.c.entries[p.tag] = &p
+			p := &puts[0]
+			puts = puts[1:]
+			if ok = p.parse(f.payload); ok {
+				r.c.entries[p.tag] = p
 			}
 		case removeFrame:
 			if ok = len(f.payload) == tagSize; ok {
@@ -192,6 +343,7 @@ func (r *reader) trust(g *group, c *commit) error {
 			ok = r.token(f.payload)
 		case stateFrame:
 			r.c.stateBox = bytes.Clone(f.payload)
+		case markFrame:
 		default:
 			ok = false
 		}
@@ -224,9 +376,10 @@ func (r *reader) salvage(g *group, c *commit) error {
 				return err
 			}
 		case putFrame:
-			if p, ok := parsePut(f.payload); ok {
+			p := &put{}
+			if p.parse(f.payload) {
 				it := item{p.tag, p.generation}
-				found[it] = append(found[it], &p)
+				found[it] = append(found[it], p)
 			}
 		case stateFrame:
 			if _, ok, err := r.ring.open(r.ctx, f.payload, r.ring.state); err != nil {
@@ -269,25 +422,16 @@ func (r *reader) salvageBatch(payload []byte) error {
 
 // genuine returns the one of puts that authenticates as it.
 func (r *reader) genuine(it item, puts []*put) (*put, error) {
-	batch := r.c.batches[it.generation]
-	if batch == nil || len(puts) == 0 {
+	if len(puts) == 0 {
 		return nil, nil
 	}
-	texts, err := r.ring.openHeads(r.ctx, batch, puts, true)
+	o, err := r.ring.openAll(r.ctx, r.c.batches, puts, true)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("sealed: %w", err)
 	}
-	for i, text := range texts {
-		e, err := parseHead(text)
-		if err != nil || e.Generation != it.generation || checkSecret(&e, puts[i].password()) != nil {
-			continue
-		}
-		tags, err := r.ring.tags(r.ctx, []snapshot.ID{e.ID})
-		if err != nil {
-			return nil, err
-		}
-		if tags[0] == it.tag {
-			return puts[i], nil
+	for i, p := range puts {
+		if o.errs[i] == nil && o.tags[i] == it.tag {
+			return p, nil
 		}
 	}
 	return nil, nil

@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"crypto/rand"
 	"crypto/sha256"
-	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -31,13 +29,6 @@ const (
 	nonceSize = 24
 	boxed     = nonceSize + secretbox.Overhead // what a box is longer than its text
 	sumSize   = sha256.Size
-)
-
-// headMark begins the text of every head, tokenMark that of every token. A secret's text begins with
-// the sum of a head, so none of the three is ever taken for another.
-const (
-	headMark  = "bwhead 1"
-	tokenMark = "bwtoken 1"
 )
 
 // Record is one sealed entry: the same octets in the worker's pipe, on disk and in memory. Outside is
@@ -67,7 +58,6 @@ func Seal(generation uint64, key *[32]byte, e snapshot.Entry, secret []byte) (Re
 
 func sealRecord(random io.Reader, generation uint64, key *[32]byte, e snapshot.Entry, secret []byte) (Record, error) {
 	e.Generation = generation
-	e.Created = e.Created.UTC().Round(0)
 	if err := check(&e); err != nil {
 		return Record{}, err
 	}
@@ -78,7 +68,7 @@ func sealRecord(random io.Reader, generation uint64, key *[32]byte, e snapshot.E
 	if err != nil {
 		return Record{}, err
 	}
-	r := Record{ID: e.ID, Generation: generation, Version: e.Version, Created: e.Created}
+	r := Record{ID: e.ID, Generation: generation, Version: e.Version, Created: e.Created.UTC().Round(0)}
 	if r.Head, err = seal(random, text, key); err != nil || len(secret) == 0 {
 		return r, err
 	}
@@ -126,55 +116,6 @@ func open(out, box []byte, key *[32]byte) ([]byte, bool) {
 		return nil, false
 	}
 	return secretbox.Open(out, box[nonceSize:], (*[nonceSize]byte)(box), key)
-}
-
-// headText is what a head holds: its mark, the length of the JSON, the JSON, and a policy's document.
-func headText(e *snapshot.Entry) ([]byte, error) {
-	meta, err := json.Marshal(e)
-	if err != nil {
-		return nil, fmt.Errorf("sealed: %s: %w", e.ID, err)
-	}
-	if len(meta) > maxMeta {
-		return nil, fmt.Errorf("sealed: %s: %d octets beside the document are too many", e.ID, len(meta))
-	}
-	var document []byte
-	if e.Policy != nil {
-		document = e.Policy.Document
-	}
-	text := make([]byte, 0, len(headMark)+4+len(meta)+len(document))
-	text = append(text, headMark...)
-	text = binary.BigEndian.AppendUint32(text, uint32(len(meta)))
-	return append(append(text, meta...), document...), nil
-}
-
-// parseHead is the reverse of headText. The entry's document is part of text.
-func parseHead(text []byte) (snapshot.Entry, error) {
-	var e snapshot.Entry
-	rest, ok := bytes.CutPrefix(text, []byte(headMark))
-	if !ok || len(rest) < 4 {
-		return e, errors.New("not a head")
-	}
-	n := uint64(binary.BigEndian.Uint32(rest))
-	rest = rest[4:]
-	if n > uint64(len(rest)) || n > maxMeta {
-		return e, errors.New("head of a wrong length")
-	}
-	d := json.NewDecoder(bytes.NewReader(rest[:n]))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&e); err != nil {
-		return e, fmt.Errorf("head: %w", err)
-	}
-	if d.InputOffset() != int64(n) {
-		return e, errors.New("head: something follows")
-	}
-	document := rest[n:]
-	switch {
-	case e.Policy != nil:
-		e.Policy.Document = document
-	case len(document) != 0:
-		return e, errors.New("head: a document in a batch user")
-	}
-	return e, check(&e)
 }
 
 // check refuses an entry that cannot be one.

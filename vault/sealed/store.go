@@ -15,7 +15,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -34,6 +33,9 @@ var ErrMissingKey = errors.New("there is a vault but no key for it")
 // ErrNewer reports that the vault has a format of a newer version.
 var ErrNewer = errors.New("the vault has a newer format")
 
+// ErrUnwritten reports that the disk did not take a change, which is in force until the process ends.
+var ErrUnwritten = errors.New("the local vault cannot be written")
+
 // ErrLocked reports that another process has the vault open.
 var ErrLocked = errors.New("another process has the vault open")
 
@@ -48,20 +50,25 @@ type Store struct {
 	files files
 	ring  *ring
 	lock  io.Closer
+	spare int64 // spareOctets
 
-	writing sync.Mutex // held by Apply and Close; guards the next four, and entries, token and box against change
+	writing sync.Mutex // held by Apply and Rekey; guards the next five, and what they change against others that would
 	file    file       // nil when it cannot be written to or must not be any more
 	damaged []byte     // the content of a file that is still to be quarantined
-	head    []byte     // the header as it is in the file
+	head    []byte     // the header as the file has it, or the next file will
 	chain   [sumSize]byte
+	mark    []byte // of the last commit, which it lies behind
 
-	header *header
-	users  sync.WaitGroup // calls that use the ring; none begins once closed is set
+	users sync.WaitGroup // calls that use the ring; none begins once closed is set
 
 	mu      sync.RWMutex // guards the rest
 	closed  bool
+	header  *header
+	foreign string            // the host whose vault was here
 	batches map[uint64][]byte // payload of the batch's frame, by generation
 	entries map[tag]*put
+	uses    map[uint64]int // how many of entries and token are sealed with the key of a batch
+	live    int64          // how much of the file the entries take
 	token   *Token
 	state   json.RawMessage
 	box     []byte // state, sealed
@@ -78,29 +85,21 @@ type Status struct {
 	Records     int      `json:"records"`
 	Bytes       int64    `json:"bytes"`
 	Commits     uint64   `json:"commits"`
-	KeyKind     string   `json:"key_kind"`
+	KeyKind     string   `json:"key_kind"` // of the newest key that opens it
 	KeyID       string   `json:"key_id"`
+	OlderKeys   []string `json:"older_keys,omitempty"`  // kinds and ids of those that open it too, until the next start
+	Foreign     string   `json:"foreign,omitempty"`     // the host whose vault was found here and kept aside
 	Quarantined []string `json:"quarantined,omitempty"` // files with what did not authenticate, kept aside
 	Faults      []string `json:"faults,omitempty"`      // what was found wrong when the vault was opened
-	Unwritable  string   `json:"unwritable,omitempty"`  // why the last change could not be written
-}
-
-// Exists says whether there is a vault in dir.
-func Exists(dir string) (bool, error) {
-	names, err := directory(dir).Names()
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("sealed: %w", err)
-	}
-	return slices.Contains(names, logName), nil
+	Unwritable  string   `json:"unwritable,omitempty"`  // why the file is not what it should be: the last write failed
 }
 
 // Open opens the vault in dir, and makes an empty one where there is none. An interrupted write at its
 // end is cut off. Anything else that does not authenticate is copied aside into the same directory and
-// left out: Status says so, and nothing of it is served. Errors: ErrWrongKey, ErrMissingKey, ErrNewer,
-// ErrLocked. key stays the caller's.
+// left out: Status says so, and nothing of it is served. A vault of another host than key names is
+// kept aside whole, and an empty one begins: Status says that too. Once Open returns, and Status names
+// nothing unwritable, key alone opens the vault, on its host alone. Errors: ErrWrongKey, ErrMissingKey,
+// ErrNewer, ErrLocked. key stays the caller's.
 func Open(dir string, key *Key, arena *lockmem.Arena) (*Store, error) {
 	d, err := openDirectory(dir)
 	if err != nil {
@@ -116,7 +115,7 @@ func openStore(fsys files, key *Key, arena *lockmem.Arena, c chance) (_ *Store, 
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{files: fsys, lock: lock}
+	s := &Store{files: fsys, lock: lock, spare: spareOctets}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.shut())
@@ -136,12 +135,15 @@ func openStore(fsys files, key *Key, arena *lockmem.Arena, c chance) (_ *Store, 
 	switch h, n, headErr := parseHeader(data); {
 	case missing:
 		err = s.create(ctx, key)
-	case errors.Is(headErr, errDamaged):
+	case errors.Is(headErr, ErrDamaged):
 		s.faults = []string{headErr.Error() + ": the whole vault is given up"}
 		s.damaged = data
 		err = s.create(ctx, key)
 	case headErr != nil:
 		err = fmt.Errorf("sealed: %w", headErr)
+	case h.public().Foreign(key.Host):
+		s.foreign, s.damaged = h.host, data
+		err = s.create(ctx, key)
 	default:
 		err = s.load(ctx, key, h, data, n)
 	}
@@ -152,38 +154,55 @@ func openStore(fsys files, key *Key, arena *lockmem.Arena, c chance) (_ *Store, 
 	return s, nil
 }
 
-// create begins an empty vault with a new store key.
+// create begins an empty vault with a new store key. Where it cannot be written it is served from
+// memory, and the next change tries again.
 func (s *Store) create(ctx context.Context, key *Key) error {
-	h := &header{keyKind: key.Kind, keyID: key.ID}
+	h := &header{host: key.Host}
 	if _, err := io.ReadFull(s.ring.chance.nonces, h.storeID[:]); err != nil {
 		return fmt.Errorf("sealed: random numbers: %w", err)
 	}
-	var err error
-	if h.storeKey, err = s.ring.create(ctx, key.KEK); err != nil {
+	if err := s.ring.create(ctx); err != nil {
 		return fmt.Errorf("sealed: %w", err)
 	}
+	if err := s.reserve(ctx, h, key); err != nil {
+		return err
+	}
+	s.use(newContent(len(s.head), s.head))
+	s.size = 0
+	s.write(ctx)
+	return nil
+}
+
+// reserve makes h, with one box for key and none else, the header of the next file.
+func (s *Store) reserve(ctx context.Context, h *header, key *Key) error {
+	box, err := s.ring.box(ctx, key, key.Host)
+	if err != nil {
+		return fmt.Errorf("sealed: %w", err)
+	}
+	h = &header{storeID: h.storeID, host: key.Host, boxes: []keyBox{box}}
 	if s.head, err = h.encode(); err != nil {
 		return err
 	}
 	s.header = h
-	s.use(newContent(len(s.head), s.head))
-	s.size = 0
+	return nil
+}
+
+// write writes a new file while the store is being opened. A failure is for Status, and the next change
+// tries again.
+func (s *Store) write(ctx context.Context) {
 	if err := s.rewrite(ctx); err != nil {
-		if s.damaged == nil {
-			return err
-		}
 		s.failed = err.Error()
 	}
-	return nil
 }
 
 // load takes in the vault that is there.
 func (s *Store) load(ctx context.Context, key *Key, h *header, data []byte, headerEnd int) error {
-	if h.keyKind != key.Kind || h.keyID != key.ID {
+	box, ok := h.find(key.Kind, key.ID)
+	if !ok {
 		return fmt.Errorf("sealed: %w: it was made with %q key %s, this is %q key %s",
-			ErrWrongKey, h.keyKind, h.keyID, key.Kind, key.ID)
+			ErrWrongKey, h.public().KeyKind, h.public().KeyID, key.Kind, key.ID)
 	}
-	if err := s.ring.load(ctx, key.KEK, h.storeKey); err != nil {
+	if err := s.ring.load(ctx, key, h.host, box.box); err != nil {
 		return fmt.Errorf("sealed: %w", err)
 	}
 	c, err := read(ctx, s.ring, data, headerEnd)
@@ -204,44 +223,56 @@ func (s *Store) load(ctx context.Context, key *Key, h *header, data []byte, head
 		}
 	}
 	s.use(c)
-	if len(c.faults) > 0 || c.seq == 0 {
-		// What is left is written anew, once the old file is kept aside. Where that fails the vault
-		// is served from memory, and the next change tries again.
-		if c.seq == 0 && len(c.faults) == 0 {
+	switch {
+	case len(c.faults) > 0 || c.seq == 0:
+		// What is left is written anew, once the old file is kept aside.
+		if len(c.faults) == 0 {
 			s.faults = append(s.faults, "there is no commit in the vault")
 		}
 		s.damaged = data
-		if err := s.rewrite(ctx); err != nil {
+	case c.mark == nil:
+		// The last write was interrupted. Its commit may be seen here and be on no disk: the kernel
+		// shows what a failed fsync did not write. So all is written once more.
+	case len(h.boxes) == 1 && h.host == key.Host && data[len(magic)+3] == formatNumber:
+		if err := s.continueFile(); err != nil {
 			s.failed = err.Error()
 		}
 		return nil
 	}
-	if err := s.continueFile(int64(len(data))); err != nil {
-		s.failed = err.Error()
+	if err := s.reserve(ctx, h, key); err != nil {
+		return err
 	}
+	s.write(ctx)
 	return nil
 }
 
 func (s *Store) use(c *content) {
 	s.batches, s.entries, s.token, s.box = c.batches, c.entries, c.token, c.stateBox
-	s.seq, s.high, s.chain, s.size = c.seq, c.generation, c.chain, int64(c.end)
+	s.seq, s.high, s.chain, s.size, s.mark = c.seq, c.generation, c.chain, int64(c.end), c.mark
+	s.uses, s.live = map[uint64]int{}, 0
+	for _, p := range c.entries {
+		s.uses[p.generation]++
+		s.live += p.size()
+	}
+	if c.token != nil {
+		s.uses[c.token.Generation]++
+	}
 	s.faults = append(s.faults, c.faults...)
 }
 
-// continueFile opens the log for appending, and cuts off what is behind its last commit.
-func (s *Store) continueFile(length int64) error {
+// continueFile opens the log, which ends with a mark, for appending.
+func (s *Store) continueFile() error {
 	// Left by a crash while a new file was written; it is not needed and never read.
 	if err := s.files.Remove(newName); err != nil {
-		return fmt.Errorf("sealed: %w", err)
+		return err
+	}
+	// The process before may have ended between the renaming of this file and the fsync after it.
+	if err := s.files.SyncDir(); err != nil {
+		return err
 	}
 	f, err := s.files.Open(logName)
 	if err != nil {
-		return fmt.Errorf("sealed: %w", err)
-	}
-	if length > s.size {
-		if err := errors.Join(f.Truncate(s.size), f.Sync()); err != nil {
-			return fmt.Errorf("sealed: cutting an interrupted write off: %w", errors.Join(err, f.Close()))
-		}
+		return err
 	}
 	s.file = f
 	return nil
@@ -255,14 +286,19 @@ func (s *Store) quarantine() error {
 	sum := sha256.Sum256(s.damaged)
 	name := quarantinePart + hex.EncodeToString(sum[:8])
 	names, err := s.files.Names()
-	if err == nil && !slices.Contains(names, name) {
+	switch {
+	case err != nil:
+	case slices.Contains(names, name):
+		// A process that ended in between has put it there, and perhaps not onto the disk.
+		err = s.files.SyncDir()
+	default:
 		var f file
 		if f, err = replace(s.files, name, s.damaged); err == nil {
 			err = f.Close()
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("sealed: keeping a damaged vault aside: %w", err)
+		return fmt.Errorf("keeping the old vault aside: %w", err)
 	}
 	s.damaged = nil
 	s.listQuarantine()
@@ -330,9 +366,10 @@ func (s *Store) shut() error {
 func (s *Store) Status() Status {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
+	h := s.header.public()
 	return Status{
-		Records: len(s.entries), Bytes: s.size, Commits: s.seq,
-		KeyKind: s.header.keyKind, KeyID: s.header.keyID,
+		Records: len(s.entries), Bytes: s.size + int64(len(s.mark)), Commits: s.seq,
+		KeyKind: h.KeyKind, KeyID: h.KeyID, OlderKeys: h.Older, Foreign: s.foreign,
 		Quarantined: slices.Clone(s.kept), Faults: slices.Clone(s.faults), Unwritable: s.failed,
 	}
 }
@@ -360,78 +397,6 @@ func (s *Store) Generation() uint64 {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return s.high
-}
-
-// Entries returns every entry with its head opened and checked. Confirmed is for the caller to fill.
-// An entry whose head does not open or is not its own is left out and becomes a fault.
-func (s *Store) Entries(ctx context.Context) ([]snapshot.Held, error) {
-	if err := s.begin(); err != nil {
-		return nil, fmt.Errorf("sealed: %w", err)
-	}
-	defer s.users.Done()
-	s.mu.RLock()
-	all := sorted(s.entries)
-	batches := maps.Clone(s.batches)
-	s.mu.RUnlock()
-	out := make([]snapshot.Held, 0, len(all))
-	for len(all) > 0 {
-		n := 1
-		for n < len(all) && n < 256 && all[n].generation == all[0].generation {
-			n++
-		}
-		held, bad, err := s.openEntries(ctx, batches[all[0].generation], all[:n])
-		if err != nil {
-			return nil, err
-		}
-		if bad > 0 {
-			s.fault(fmt.Sprintf("%d entries of batch %d cannot be opened", bad, all[0].generation))
-		}
-		out = append(out, held...)
-		all = all[n:]
-	}
-	return out, nil
-}
-
-// fault adds one that Status shows, once.
-func (s *Store) fault(text string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !slices.Contains(s.faults, text) {
-		s.faults = append(s.faults, text)
-	}
-}
-
-// openEntries opens entries of one batch and says how many of them it could not.
-func (s *Store) openEntries(ctx context.Context, batch []byte, puts []*put) ([]snapshot.Held, int, error) {
-	if batch == nil {
-		return nil, len(puts), nil
-	}
-	texts, err := s.ring.openHeads(ctx, batch, puts, false)
-	if err != nil {
-		return nil, 0, err
-	}
-	held := make([]snapshot.Held, 0, len(puts))
-	ids := make([]snapshot.ID, 0, len(puts))
-	var from []*put
-	for i, text := range texts {
-		e, err := parseHead(text)
-		if err != nil || e.Generation != puts[i].generation || checkSecret(&e, puts[i].password()) != nil {
-			continue
-		}
-		held = append(held, snapshot.Held{Entry: e, HeadSum: sha256.Sum256(text), Box: puts[i].secret})
-		ids, from = append(ids, e.ID), append(from, puts[i])
-	}
-	tags, err := s.ring.tags(ctx, ids)
-	if err != nil {
-		return nil, 0, err
-	}
-	good := held[:0]
-	for i := range held {
-		if tags[i] == from[i].tag {
-			good = append(good, held[i])
-		}
-	}
-	return good, len(puts) - len(good), nil
 }
 
 // OpenSecret makes the password of u what into, a slot that the caller borrowed, holds: exactly the

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -44,7 +45,7 @@ func newKey(t testing.TB, a *lockmem.Arena, id string, fill byte) *Key {
 	for i := range k.Bytes() {
 		k.Bytes()[i] = fill
 	}
-	return &Key{KEK: k, Kind: "keyfile", ID: id}
+	return &Key{KEK: k, Kind: "keyfile", ID: id, Host: "0123456789abcdef"}
 }
 
 func openIn(t testing.TB, dir string, k *Key, a *lockmem.Arena) *Store {
@@ -170,12 +171,12 @@ func TestStoreKeepsWhatItIsGiven(t *testing.T) {
 	a := newArena(t)
 	k := newKey(t, a, "id1", 1)
 	dir := filepath.Join(t.TempDir(), "vault")
-	if ok, err := Exists(dir); ok || err != nil {
-		t.Fatalf("Exists before: %v, %v", ok, err)
+	if h, err := Peek(dir); !errors.Is(err, fs.ErrNotExist) {
+		t.Fatalf("Peek before: %+v, %v", h, err)
 	}
 	s := openIn(t, dir, k, a)
-	if ok, err := Exists(dir); !ok || err != nil {
-		t.Fatalf("Exists after: %v, %v", ok, err)
+	if h, err := Peek(dir); h.KeyKind != "keyfile" || h.KeyID != "id1" || h.Host != k.Host || h.Older != nil || err != nil {
+		t.Fatalf("Peek after: %+v, %v", h, err)
 	}
 
 	none := user("none", 1)
@@ -292,10 +293,10 @@ func TestOpenRefuses(t *testing.T) {
 	}
 	newer := slices.Clone(before)
 	h, n, err := parseHeader(newer)
-	if err != nil || h.keyID != "id1" {
+	if err != nil || h.boxes[0].id != "id1" {
 		t.Fatal(err)
 	}
-	newer[len(magic)+3] = 2
+	newer[len(magic)+3] = 3
 	fixChecksum(newer, n)
 	if err := os.WriteFile(filepath.Join(dir, logName), newer, 0o600); err != nil {
 		t.Fatal(err)
@@ -358,17 +359,28 @@ func TestApplyRefuses(t *testing.T) {
 				t.Error("it was applied")
 			}
 			if len(c.Put) == 1 && c.Remove == nil {
-				if _, err := s.OpenHead(bg, &c.Put[0]); err == nil {
-					t.Error("its head was opened")
+				o, err := s.OpenHeads(bg, c.Put)
+				if err != nil || o[0].Err == nil && o[0].Held.Generation == generation {
+					t.Errorf("its head was opened (%v)", err)
+				}
+				if s.Apply(bg, Change{Generation: generation, Opened: o}) == nil {
+					t.Error("it was applied, opened")
 				}
 			}
 			same(t, "after the refusal", dump(t, s, a), before)
 		})
 	}
-	if h, err := s.OpenHead(bg, &r); err != nil || h.ID != r.ID || h.BatchUser.Username != "os-x" || !bytes.Equal(h.Box, r.Secret) {
-		t.Errorf("the head of the untouched record: %+v, %v", h, err)
+	opened, err := s.OpenHeads(bg, []Record{r, foreign})
+	if err != nil || opened[0].Err != nil || opened[1].Err == nil {
+		t.Fatalf("the untouched record and another: %+v, %v", opened, err)
 	}
-	if err := s.Apply(bg, Change{Generation: generation, Put: []Record{r}}); err != nil {
+	if h := opened[0].Held; h.ID != r.ID || h.BatchUser.Username != "os-x" || !bytes.Equal(h.Box, r.Secret) {
+		t.Errorf("the head of the untouched record: %+v", h)
+	}
+	if s.Apply(bg, Change{Generation: generation, Opened: []Opened{{Held: opened[0].Held}}}) == nil {
+		t.Error("a record that nobody opened was applied")
+	}
+	if err := s.Apply(bg, Change{Generation: generation, Opened: opened[:1]}); err != nil {
 		t.Errorf("the untouched record: %v", err)
 	}
 	if s.Apply(bg, Change{Generation: generation, Put: []Record{r}}) == nil {

@@ -19,7 +19,8 @@ func Unseal(key *[32]byte, r *Record) (e snapshot.Entry, secret []byte, err erro
 	if !ok {
 		return fail(errors.New("the head does not authenticate"))
 	}
-	if e, err = parseHead(text); err != nil {
+	var p parser
+	if e, err = p.head(text); err != nil {
 		return fail(err)
 	}
 	if e.ID != r.ID || e.Generation != r.Generation || e.Version != r.Version || !e.Created.Equal(r.Created) {

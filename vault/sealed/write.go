@@ -35,9 +35,12 @@ func (b *building) token(t *Token) {
 	b.add(tokenFrame, binary.BigEndian.AppendUint64(nil, t.Generation), t.Box)
 }
 
-// group returns the frames of a step.
+// group returns the frames of a step, behind the mark of the last commit.
 func (s *Store) group(st *step) *building {
 	b := &building{}
+	b.starts = append(b.starts, 0)
+	b.out = append(b.out, s.mark...)
+	b.frames++
 	if st.batch != nil {
 		b.add(batchFrame, st.batch)
 	}
@@ -64,79 +67,80 @@ func (s *Store) group(st *step) *building {
 // commit ends the group, which stands behind chain, with its commit and returns it, and the chain
 // behind that.
 func (b *building) commit(ctx context.Context, s *Store, chain [sumSize]byte) ([]byte, [sumSize]byte, error) {
+	hash := newChainer(chain)
 	for i, start := range b.starts {
 		end := len(b.out)
 		if i+1 < len(b.starts) {
 			end = b.starts[i+1]
 		}
-		chain = link(chain, b.out[start:end])
+		hash.link(b.out[start:end])
 	}
-	c := commit{chain: chain, seq: s.seq + 1, generation: s.Generation(), frames: b.frames, items: b.items}
+	c := commit{chain: hash.sum, seq: s.seq + 1, generation: s.Generation(), frames: b.frames, items: b.items}
 	box, err := s.ring.seal(ctx, c.encode(), s.ring.commit)
 	if err != nil {
 		return nil, chain, err
 	}
 	start := len(b.out)
 	out := appendFrame(b.out, commitFrame, box)
-	return out, link(chain, out[start:]), nil
+	hash.link(out[start:])
+	return out, hash.sum, nil
 }
 
-// rewrite writes what is in force into a new file.
+// rewrite writes all that is in force into a new file, in the place of the old one. The old file is not
+// written any more, whichever of the two is there when it fails.
 func (s *Store) rewrite(ctx context.Context) error {
-	return s.rewriteWith(ctx, &step{}, s.entries)
-}
-
-// rewriteWith writes a new file with the step in it, in the place of the old one.
-func (s *Store) rewriteWith(ctx context.Context, st *step, entries map[tag]*put) error {
 	if err := s.quarantine(); err != nil {
 		return err
 	}
-	token, box := s.token, s.box
-	if st.token != nil {
-		token = st.token
-	}
-	if st.box != nil {
-		box = st.box
-	}
-	b := &building{}
-	used := s.used(entries, token)
+	b := &building{out: make([]byte, 0, int64(len(s.head)+len(s.box))+s.live+s.overhead())}
+	b.out = append(b.out, s.head...)
+	generations := slices.Sorted(maps.Keys(s.uses))
 	addBatches := func() {
-		for _, g := range slices.Sorted(maps.Keys(used)) {
+		for _, g := range generations {
 			if payload := s.batch(g); payload != nil {
 				b.add(batchFrame, payload)
 			}
 		}
 	}
 	addBatches()
-	for _, p := range sorted(entries) {
+	for _, p := range sorted(s.entries) {
 		b.put(p)
 	}
-	if token != nil {
-		b.token(token)
+	if s.token != nil {
+		b.token(s.token)
 	}
-	if box != nil {
-		b.add(stateFrame, box)
+	if s.box != nil {
+		b.add(stateFrame, s.box)
 	}
 	addBatches() // once more, as in group
 	out, chain, err := b.commit(ctx, s, sha256.Sum256(s.head))
 	if err != nil {
 		return err
 	}
-	if int64(len(s.head)+len(out)) > maxFile {
-		return fmt.Errorf("sealed: a vault of %d octets is too large", len(out))
-	}
-	f, err := replace(s.files, logName, append(slices.Clone(s.head), out...))
-	if s.file != nil {
-		// The old file is not written any more, whichever of the two is there now.
-		err = errors.Join(err, s.abandon())
-	}
+	size := int64(len(out))
+	mark, err := s.ring.markOf(ctx, s.seq+1)
 	if err != nil {
+		return err
+	}
+	f, err := replace(s.files, logName, append(out, mark...))
+	if err = errors.Join(err, s.abandon()); err != nil {
 		if f != nil {
 			err = errors.Join(err, f.Close())
 		}
-		return fmt.Errorf("sealed: writing a new file: %w", err)
+		return fmt.Errorf("writing a new file: %w", err)
 	}
 	s.file = f
-	s.done(st, entries, chain, int64(len(s.head)+len(out)))
+	s.written(chain, size, mark)
 	return nil
+}
+
+// overhead is about how much a file needs beside its entries.
+func (s *Store) overhead() int64 {
+	n := int64(frameHead + boxed + commitFixed + 2*frameHead + markSize)
+	n += int64(len(s.entries)) * itemSize
+	n += int64(len(s.uses)) * 2 * (frameHead + batchSize)
+	if s.token != nil {
+		n += int64(len(s.token.Box)) + frameHead + 8
+	}
+	return n
 }

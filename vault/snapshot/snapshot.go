@@ -110,6 +110,7 @@ type Held struct {
 	HeadSum   [32]byte  // of the sealed head's text; the sealed secret repeats it
 	Box       []byte    // the sealed secret, nil when there is none
 	Fault     string    // a newer document that was refused, in words; this one stays in force
+	Rejected  time.Time // since when this password is known to be no good where it is used; zero: it is not
 }
 
 // User is a batch user in force on this machine.

@@ -25,6 +25,7 @@ var nextByCode = map[string]string{
 	wire.RequestTooLarge:     "Send less: a command or an environment this long belongs into a file.",
 	wire.CredentialMissing:   "batchwarden batch-users shows its state; put the password into Vault, then batchwarden sync.",
 	wire.CredentialStale:     "Vault was not heard of for too long; batchwarden status shows why.",
+	wire.CredentialRejected:  "Put the right password into Vault, then batchwarden sync.",
 	wire.CredentialExpired:   "Renew the batch user's expiry in Vault, then batchwarden sync.",
 	wire.BatchUserAmbiguous:  "Two documents in Vault claim that name; batchwarden status names them.",
 	wire.PolicyStale:         "Vault was not heard of for too long; batchwarden status shows why.",
@@ -39,6 +40,8 @@ var nextByCode = map[string]string{
 	wire.LauncherUnavailable: "batchwarden status shows since when; is batchwarden-launcher running?",
 	wire.AuditUnavailable:    "Nothing is done that cannot be written down: see to the audit file's disk.",
 	wire.MachineSuspended:    "An operator has suspended this machine; jobs that run go on.",
+
+	wire.LocalVaultUnwritable: "See to the disk and the directory that the local vault lies in; batchwarden status says what is wrong.",
 }
 
 // advice is what to do about an error, "" when the error says so itself.
