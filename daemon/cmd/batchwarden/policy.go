@@ -76,11 +76,16 @@ type source struct {
 
 // open reads a document and finds its model. A document that is refused is exit code 78.
 func open(file string, known map[string]policy.Model) (*source, error) {
-	refused := func(err error) (*source, error) { return nil, &failure{exitConfig, err} }
 	text, err := readDocument(file)
 	if err != nil {
-		return refused(fmt.Errorf("policy %s cannot be read: %w", file, err))
+		return nil, &failure{exitConfig, fmt.Errorf("policy %s cannot be read: %w", file, err)}
 	}
+	return understood(file, text, known)
+}
+
+// understood is open for a text that was read already.
+func understood(file string, text []byte, known map[string]policy.Model) (*source, error) {
+	refused := func(err error) (*source, error) { return nil, &failure{exitConfig, err} }
 	doc, err := strict.Parse(file, text)
 	if err != nil {
 		return refused(err)
