@@ -59,7 +59,7 @@ func TestDemoComesOutAndLeavesNothing(t *testing.T) {
 	}
 	text := d.text()
 	t.Logf("%s", text)
-	for _, want := range []string{"all 10 steps came out", "nothing is left behind"} {
+	for _, want := range []string{"all 11 steps came out", "nothing is left behind"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the demo did not say %q", want)
 		}

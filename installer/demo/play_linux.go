@@ -27,6 +27,7 @@ func tries(b *testbed.Bed) []try {
 		{"why a request is denied (exit code 1)", agent + "explain --realm " + testbed.Realm + " --subject " + testbed.Nobody + " --as payroll", 1, testbed.Nobody},
 		{"the API without our client", `curl -s --unix-socket "$BATCHWARDEN_SOCKET" http://batchwarden/v1/whoami`, 0, `"operator":true`},
 		{"the password, straight to a program", agent + "retrieve " + asked + " payroll | sha256sum", 0, "  -"},
+		{"who can use which batch user, by the policy in Vault", "batchwarden admin review --agent " + testbed.Realm + "=" + testbed.Agent, 0, testbed.User},
 		{"what the auditor sees", "tail -n 3 " + b.AuditFile(), 0, `"`},
 	}
 }
@@ -36,7 +37,7 @@ func environment(b *testbed.Bed) []string {
 	return []string{
 		"export PATH=" + b.Bin + ":$PATH",
 		"export BATCHWARDEN_SOCKET=" + b.Socket,
-		"export VAULT_ADDR=" + b.Vault.Address + " VAULT_CACERT=" + b.Vault.CAFile + " VAULT_TOKEN=" + b.Vault.RootToken,
+		"export " + strings.Join(b.AdminEnviron(), " "),
 	}
 }
 

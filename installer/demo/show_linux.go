@@ -27,7 +27,7 @@ func newShow(ctx context.Context, bed *testbed.Bed, out io.Writer) *show {
 // all shows every step. The first that does not come out as it should ends
 // the show.
 func (s *show) all() error {
-	return s.steps(s.serverUp, s.daemonOnline, s.jobRuns, s.denied, s.stranger, s.offline,
+	return s.steps(s.serverUp, s.prepared, s.daemonOnline, s.jobRuns, s.denied, s.stranger, s.offline,
 		s.rotated, s.removed, s.audited, s.searched)
 }
 

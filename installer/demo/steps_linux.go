@@ -29,12 +29,80 @@ func run(subject, batchUser string) []string {
 }
 
 func (s *show) serverUp() error {
-	s.say("A real Vault-compatible server over TLS, with this machine's identity, two batch users and a policy.")
-	if err := s.bed.StartVault(); err != nil {
+	s.say("A real Vault-compatible server over TLS, and the operator's commands that prepare it for this machine.")
+	if err := s.bed.StartServer(); err != nil {
 		return err
 	}
 	s.devserver()
-	s.note("%s holds batch/%s/batch_users/{payroll,reports} and batch/%[2]s/policies/%s", s.bed.Vault.Address, testbed.Scope, testbed.Realm)
+	out := s.bed.Root + "/issued"
+	for _, args := range [][]string{
+		{"init"},
+		{"machine", "add", testbed.Machine, "--out", out},
+	} {
+		if err := s.admin(nil, args...); err != nil {
+			return err
+		}
+	}
+	return s.bed.Adopt(out)
+}
+
+// place is where the demo's documents lie.
+var place = []string{"--machine", testbed.Machine}
+
+func (s *show) prepared() error {
+	s.say("Two batch users with passwords, a policy, and the grant that lets the role payroll-ops use payroll.")
+	for _, u := range []struct {
+		name    string
+		account testbed.Account
+	}{{"payroll", s.bed.Accounts.Payroll}, {"reports", s.bed.Accounts.Reports}} {
+		args := slices.Concat([]string{"batch-user", "put", u.name}, place,
+			[]string{"--username", u.account.Name, "--name", testbed.Realm + "=users/" + u.name, "--retrieve", "--password-stdin"})
+		if err := s.admin(s.newPassword(), args...); err != nil {
+			return err
+		}
+	}
+	file := s.bed.Root + "/policy.yaml"
+	if err := os.WriteFile(file, []byte(policyFile), 0o600); err != nil {
+		return err
+	}
+	if err := s.admin(nil, slices.Concat([]string{"policy", "put", testbed.Realm, file, "--yes"}, place)...); err != nil {
+		return err
+	}
+	if err := s.admin(nil, "grant", "--realm", testbed.Realm, "--batch-user", "payroll", "--role", "payroll-ops"); err != nil {
+		return err
+	}
+	return s.admin(nil, "review", "--agent", testbed.Realm+"="+testbed.Agent)
+}
+
+// policyFile is the realm's document before payroll is granted to anybody.
+const policyFile = `model: opcon
+roles:
+  payroll-ops: {machines: [` + testbed.Agent + `], batch_users: {unix: [users/reports]}, functions: []}
+users:
+  ` + testbed.User + `: {roles: [payroll-ops]}
+  ` + testbed.Nobody + `: {roles: []}
+batch_users:
+  - {platform: unix, login: users/payroll, password_set: true}
+  - {platform: unix, login: users/reports, password_set: true}
+host: {black_list: [], white_list: []}
+`
+
+// newPassword makes one up that the last step will look for.
+func (s *show) newPassword() []byte {
+	password := "pw-" + rand.Text()
+	s.bed.Remember(password)
+	return []byte(password)
+}
+
+// admin runs "batchwarden admin ARGS…" and shows it with what it says.
+func (s *show) admin(stdin []byte, args ...string) error {
+	s.command(testbed.Root, append([]string{"batchwarden", "admin"}, args...)...)
+	r := s.bed.Admin(stdin, args...)
+	s.indent(r.Out)
+	s.indent(r.Err)
+	if r.Code != 0 {
+		return fmt.Errorf("batchwarden admin %s: exit code %d", quoted(args), r.Code)
+	}
 	return nil
 }
 
@@ -163,8 +231,8 @@ func (s *show) rotated() error {
 		return err
 	}
 	s.devserver()
-	password := "rotated-" + rand.Text()
-	if err := s.bed.PutBatchUser("payroll", password); err != nil {
+	password := s.newPassword()
+	if err := s.admin(password, slices.Concat([]string{"password", "payroll", "--stdin"}, place)...); err != nil {
 		return err
 	}
 	if _, err := s.run(0, testbed.Root, "sync"); err != nil {
@@ -186,7 +254,7 @@ func (s *show) rotated() error {
 	if err != nil {
 		return err
 	}
-	got, want := sha256.Sum256([]byte(r.Out)), sha256.Sum256([]byte(password))
+	got, want := sha256.Sum256([]byte(r.Out)), sha256.Sum256(password)
 	s.note("sha256 of what came: %x…, of what was put into Vault: %x…", got[:8], want[:8])
 	if got != want {
 		return fmt.Errorf("retrieve did not give the new password")
@@ -196,7 +264,7 @@ func (s *show) rotated() error {
 
 func (s *show) removed() error {
 	s.say("The batch user is removed in Vault: refused at the next sync, and still refused offline after a restart.")
-	if err := s.bed.DeleteBatchUser("payroll"); err != nil {
+	if err := s.admin(nil, slices.Concat([]string{"batch-user", "delete", "payroll"}, place)...); err != nil {
 		return err
 	}
 	if _, err := s.run(0, testbed.Root, "sync"); err != nil {

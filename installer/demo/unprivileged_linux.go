@@ -50,7 +50,7 @@ type rest struct {
 	token  string // of the machine
 }
 
-const otherMachine = "machines/db02"
+const otherMachine = "db02"
 
 func (u *rest) serverUp() (err error) {
 	u.say("A real Vault-compatible server over TLS, with two machines, a batch user of each and a policy.")
@@ -61,22 +61,51 @@ func (u *rest) serverUp() (err error) {
 		return err
 	}
 	u.command(testbed.Root, "build/tools/devserver", "--listen", strings.TrimPrefix(u.server.Address, "https://"), "--dir", u.server.Dir)
-	if err := u.server.Init(u.ctx); err != nil {
+	issued := filepath.Join(u.dir, "issued")
+	policy := filepath.Join(u.dir, "policy.yaml")
+	if err := os.WriteFile(policy, []byte(policyFile), 0o600); err != nil {
 		return err
 	}
-	role, secret, err := u.server.AddMachine(u.ctx, testbed.Machine, "unix")
-	if err != nil {
-		return err
-	}
-	for _, scope := range []string{testbed.Scope, otherMachine} {
-		if err := u.server.PutBatchUser(u.ctx, scope, "payroll", map[string]any{"username": "payroll", "kind": "none"}); err != nil {
+	for _, args := range [][]string{
+		{"init"},
+		{"machine", "add", testbed.Machine, "--out", issued},
+		{"batch-user", "put", "payroll", "--machine", testbed.Machine, "--username", "payroll", "--name", testbed.Realm + "=users/payroll", "--kind", "none"},
+		{"batch-user", "put", "payroll", "--machine", otherMachine, "--username", "payroll", "--name", testbed.Realm + "=users/payroll", "--kind", "none"},
+		{"policy", "put", testbed.Realm, policy, "--machine", testbed.Machine, "--yes"},
+		{"grant", "--realm", testbed.Realm, "--batch-user", "payroll", "--role", "payroll-ops"},
+		{"review", "--agent", testbed.Realm + "=" + testbed.Agent},
+	} {
+		if err := u.admin(args...); err != nil {
 			return err
 		}
 	}
-	if err := u.server.PutPolicy(u.ctx, testbed.Scope, testbed.Realm, testbed.Policy()); err != nil {
+	role, err := os.ReadFile(filepath.Join(issued, testbed.Machine, "role_id"))
+	if err != nil {
 		return err
 	}
-	u.token, err = u.server.Login(u.ctx, role, secret)
+	wrapped, err := os.ReadFile(filepath.Join(issued, testbed.Machine, "secret_id"))
+	if err != nil {
+		return err
+	}
+	got, err := u.server.Unwrap(u.ctx, strings.TrimSpace(string(wrapped)))
+	if err != nil {
+		return err
+	}
+	u.token, err = u.server.Login(u.ctx, strings.TrimSpace(string(role)), fmt.Sprint(got["secret_id"]))
+	return err
+}
+
+// admin runs "batchwarden admin ARGS…" and shows it with what it says.
+func (u *rest) admin(args ...string) error {
+	top, err := testbed.Top()
+	if err != nil {
+		return err
+	}
+	u.command(testbed.Root, append([]string{"batchwarden", "admin"}, args...)...)
+	cmd := exec.CommandContext(u.ctx, filepath.Join(top, "build", "bin", "batchwarden"), append([]string{"admin"}, args...)...)
+	cmd.Env = []string{"VAULT_ADDR=" + u.server.Address, "VAULT_CACERT=" + u.server.CAFile, "VAULT_TOKEN=" + u.server.RootToken}
+	text, err := cmd.CombinedOutput()
+	u.indent(string(text))
 	return err
 }
 
@@ -85,7 +114,7 @@ func (u *rest) ownDocumentsOnly() error {
 	for _, c := range []struct {
 		scope string
 		want  int
-	}{{testbed.Scope, 200}, {otherMachine, 403}} {
+	}{{testbed.Scope, 200}, {"machines/" + otherMachine, 403}} {
 		path := c.scope + "/batch_users/payroll"
 		u.command(testbed.Root, "curl", "--cacert", u.server.CAFile, "-H", "X-Vault-Token: …", u.server.Address+"/v1/batch/data/"+path)
 		got, err := u.server.ReadAs(u.ctx, u.token, path)

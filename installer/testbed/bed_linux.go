@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -31,6 +32,9 @@ type Options struct {
 	Edit     func(yaml string) string // of batchwarden.yaml
 	Limits   string                   // instead of the usual limits.yaml
 	OnDisk   bool                     // files lie on the machine's disk also in a sandbox, whose /run is memory
+
+	// DaemonUnder is a command that runs the daemon in its own place, as prlimit(1) does.
+	DaemonUnder []string
 }
 
 // A Bed is a host with everything on it: a Vault server, the programs, their
@@ -231,7 +235,7 @@ func (b *Bed) StartLauncher() (err error) {
 func (b *Bed) StartDaemon() (err error) {
 	b.Daemon, err = spawn{
 		name: "batchwardend", log: b.Logs + "/daemon.log", as: b.Accounts.Daemon, cgroup: b.under("daemon"), alone: true,
-		argv: []string{b.Bin + "/batchwardend", "--config", b.ConfigFile()},
+		argv: append(slices.Clone(b.options.DaemonUnder), b.Bin+"/batchwardend", "--config", b.ConfigFile()),
 	}.start()
 	return err
 }
@@ -264,6 +268,17 @@ func (b *Bed) under(child string) string {
 		return ""
 	}
 	return filepath.Join(b.cgroup, child)
+}
+
+// WaitAnswer waits until the daemon answers, whatever it says.
+func (b *Bed) WaitAnswer() error {
+	return b.await("answering", func() (bool, string) {
+		_, err := b.Call(Root, "GET", "/v1/health", nil)
+		if err != nil {
+			return false, err.Error()
+		}
+		return true, ""
+	})
 }
 
 // WaitHealthy waits until the daemon says that it can decide and launch.

@@ -50,9 +50,13 @@ func (b *Bed) Configure() error {
 
 // config is batchwarden.yaml as the documentation shows it, for this bed.
 func (b *Bed) config() string {
+	wrapped := ""
+	if b.login.Wrapped {
+		wrapped = ", secret_id_wrapped: true"
+	}
 	return strings.NewReplacer(
 		"{root}", b.Root, "{etc}", b.Etc, "{state}", b.State, "{jobs}", b.Jobs, "{socket}", b.Socket,
-		"{machine}", Machine, "{agent}", Agent, "{address}", b.Vault.Address,
+		"{machine}", Machine, "{agent}", Agent, "{address}", b.Vault.Address, "{wrapped}", wrapped,
 		"{daemon}", b.Accounts.Daemon.Name, "{sync}", b.Accounts.Sync.Name, "{lsam}", b.Accounts.LSAM.Name,
 		"{interval}", b.options.Interval.String(), "{sweep}", max(b.options.Interval, b.options.Interval*4).String(),
 	).Replace(`version: 1
@@ -66,7 +70,7 @@ vault:
   address: {address}
   ca_file: {etc}/vault-ca.pem
   mount: batch
-  auth: {method: approle, role_id_file: {etc}/role_id, secret_id_file: {etc}/secret_id}
+  auth: {method: approle, role_id_file: {etc}/role_id, secret_id_file: {etc}/secret_id{wrapped}}
 sync: {interval: {interval}, sweep: {sweep}}
 local_vault: {key: "keyfile:{state}/key"}
 realms:

@@ -163,10 +163,16 @@ func (b *Bed) Command(as Account, argv ...string) Result {
 
 // CommandIn is Command with something on standard input.
 func (b *Bed) CommandIn(as Account, stdin []byte, argv ...string) Result {
+	return b.command(as, stdin, nil, argv)
+}
+
+// command is CommandIn with more in the environment.
+func (b *Bed) command(as Account, stdin []byte, environ, argv []string) Result {
 	var out, errs bytes.Buffer
 	cmd := exec.Command(b.program(argv[0]), argv[1:]...)
 	cmd.Env = append(as.environ(), "BATCHWARDEN_SOCKET="+b.Socket)
 	cmd.Env = append(cmd.Env, "PATH="+b.Bin+":/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin")
+	cmd.Env = append(cmd.Env, environ...)
 	cmd.Dir = "/"
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), &out, &errs
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"batchwarden/vault/vaulttest"
@@ -25,15 +26,23 @@ const (
 // vaultTime bounds what is asked of the server.
 const vaultTime = 30 * time.Second
 
+// StartServer starts an empty server.
+func (b *Bed) StartServer() (err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*vaultTime) // it may have to be built first
+	defer cancel()
+	b.Vault, err = vaulttest.Start(ctx, vaulttest.Options{Dir: b.Root + "/vault"})
+	return err
+}
+
 // StartVault starts the server and puts into it what a machine needs: an
 // AppRole and a policy of its own, two batch users, and the realm's document.
 func (b *Bed) StartVault() error {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*vaultTime) // the server may have to be built first
-	defer cancel()
-	var err error
-	if b.Vault, err = vaulttest.Start(ctx, vaulttest.Options{Dir: b.Root + "/vault"}); err != nil {
+	if err := b.StartServer(); err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), vaultTime)
+	defer cancel()
+	var err error
 	if err := b.Vault.Init(ctx); err != nil {
 		return err
 	}
@@ -82,7 +91,7 @@ func (b *Bed) PutDocument(name string, document map[string]any) error {
 	ctx, cancel := context.WithTimeout(context.Background(), vaultTime)
 	defer cancel()
 	if password, ok := document["password"].(string); ok {
-		b.passwords = append(b.passwords, password)
+		b.Remember(password)
 	}
 	return b.Vault.PutBatchUser(ctx, Scope, name, document)
 }
@@ -124,8 +133,39 @@ func (b *Bed) ResumeVault() error {
 // payroll's, reports', and what came later.
 func (b *Bed) Passwords() []string { return b.passwords }
 
+// AdminEnviron is what "batchwarden admin" takes its own credentials from.
+func (b *Bed) AdminEnviron() []string {
+	return []string{"VAULT_ADDR=" + b.Vault.Address, "VAULT_CACERT=" + b.Vault.CAFile, "VAULT_TOKEN=" + b.Vault.RootToken}
+}
+
+// Admin runs "batchwarden admin ARGS…" as the server's root.
+func (b *Bed) Admin(stdin []byte, args ...string) Result {
+	return b.command(Root, stdin, b.AdminEnviron(), append([]string{"batchwarden", "admin"}, args...))
+}
+
+// Adopt makes Configure use what "admin machine add --out DIR" wrote for this
+// machine.
+func (b *Bed) Adopt(dir string) error {
+	role, err := os.ReadFile(filepath.Join(dir, Machine, "role_id"))
+	if err != nil {
+		return err
+	}
+	secret, err := os.ReadFile(filepath.Join(dir, Machine, "secret_id"))
+	if err != nil {
+		return err
+	}
+	b.login = login{RoleID: string(role), SecretID: string(secret), Wrapped: true}
+	return nil
+}
+
+// Remember adds a password to those that Passwords returns.
+func (b *Bed) Remember(password string) { b.passwords = append(b.passwords, password) }
+
 // login is what the sync worker logs in with.
-type login struct{ RoleID, SecretID string }
+type login struct {
+	RoleID, SecretID string
+	Wrapped          bool
+}
 
 // closeVault ends the server, if there was one.
 func (b *Bed) closeVault() error {
