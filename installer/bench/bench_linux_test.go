@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+	"io"
 	"os"
 	"regexp"
 	"strings"
@@ -25,5 +27,30 @@ func TestQuickRunMeasuresEverything(t *testing.T) {
 		if !regexp.MustCompile(regexp.QuoteMeta(want) + `.*\d+\.\dus`).MatchString(out.String()) {
 			t.Errorf("no figure for %q", want)
 		}
+	}
+}
+
+func TestQuickRunMeasuresEveryBound(t *testing.T) {
+	found, err := measureMany(testbed.New(t, manyOptions()), 100)
+	var out strings.Builder
+	_ = found.print(&out) // 100 say nothing about speed
+	t.Logf("\n%s", &out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := 10; len(found.list)+len(found.left) != want {
+		t.Errorf("%d figures, want %d", len(found.list)+len(found.left), want)
+	}
+}
+
+func TestBoundsAreChecked(t *testing.T) {
+	var b bounds
+	b.add("within", 1, 1, "us")
+	if err := b.print(io.Discard); err != nil {
+		t.Error(err)
+	}
+	b.add("beyond", 1.01, 1, "us")
+	if err := b.print(io.Discard); !errors.Is(err, errOver) || !strings.Contains(err.Error(), "beyond") || strings.Contains(err.Error(), "within") {
+		t.Errorf("got %v", err)
 	}
 }

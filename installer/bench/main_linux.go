@@ -5,6 +5,7 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -18,6 +19,7 @@ func main() {
 	testbed.Role()
 	role()
 	quick := flag.Bool("quick", false, "few rounds: shows that it works, not how fast it is")
+	check := flag.Bool("check", false, "fail when a figure that has a bound is over it")
 	inside := flag.Bool("inside", false, "run here rather than in a sandbox of its own")
 	flag.Parse()
 	if os.Geteuid() != 0 {
@@ -32,27 +34,43 @@ func main() {
 		}
 		os.Exit(code)
 	}
-	if err := measureAll(*quick, os.Stdout); err != nil {
+	if err := measureAll(*quick, *check, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-// measureAll runs a bed and everything there is to measure.
-func measureAll(quick bool, out io.Writer) (err error) {
-	bed, err := testbed.Prepare(testbed.Options{OnDisk: true})
+// measureAll runs beds and everything there is to measure.
+func measureAll(quick, check bool, out io.Writer) error {
+	err := withBed(testbed.Options{OnDisk: true}, func(bed *testbed.Bed) error { return benchmark(bed, quick, out) })
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if closing := bed.Close(); err == nil {
-			err = closing
+	return withBed(manyOptions(), func(bed *testbed.Bed) error {
+		n := 10_000
+		if quick {
+			n = 200
 		}
-	}()
+		found, err := measureMany(bed, n)
+		over := found.print(out)
+		if !check && errors.Is(over, errOver) {
+			over = nil
+		}
+		return errors.Join(err, over)
+	})
+}
+
+// withBed runs a bed for as long as f takes.
+func withBed(o testbed.Options, f func(*testbed.Bed) error) (err error) {
+	bed, err := testbed.Prepare(o)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, bed.Close()) }()
 	if err := bed.Start(); err != nil {
 		return err
 	}
-	return benchmark(bed, quick, out)
+	return f(bed)
 }
 
 // benchmark measures on a bed that runs, and prints the table.
