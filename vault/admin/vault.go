@@ -53,6 +53,7 @@ func (e *errAnswer) Error() string {
 
 func (e *errAnswer) Is(target error) bool {
 	return target == ErrForbidden && e.status == http.StatusForbidden ||
+		target == ErrUnavailable && e.status >= http.StatusInternalServerError ||
 		target == ErrConflict && e.status == http.StatusBadRequest && strings.Contains(e.Error(), "check-and-set")
 }
 

@@ -136,6 +136,8 @@ func ofVault(err error) error {
 		return fail(exitNo, "Repeat the command: it starts from what is there now.")
 	case errors.Is(err, admin.ErrShared):
 		return fail(exitNo, "Repeat with --shared, or put it into a group or a machine.")
+	case errors.Is(err, admin.ErrUnavailable):
+		return fail(exitUnreachable, "Vault answers and cannot act; if it is sealed, unseal it and repeat the command.")
 	case cut:
 		return fail(exitUnreachable, "Is VAULT_ADDR right, and VAULT_CACERT the authority that signed its certificate?")
 	}

@@ -246,3 +246,13 @@ func TestReviewOfManyIsQuick(t *testing.T) {
 
 // countOf is how many of n numbers are k modulo m.
 func countOf(n, m, k int) int { return (n - k + m - 1) / m }
+
+// TestAdminSealed: a server that is sealed is one that is not reachable, with another next step.
+func TestAdminSealed(t *testing.T) {
+	v := startVault(t)
+	v.admin("init")
+	if err := v.server.Seal(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	v.refused(69, "unseal it", "machine", "list")
+}
