@@ -2,7 +2,6 @@ package daemon_test
 
 import (
 	"crypto/rand"
-	"crypto/sha256"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,7 +11,6 @@ import (
 
 	"batchwarden/installer/testbed"
 	"batchwarden/ipc/wire"
-	"batchwarden/platform/memscan"
 	"batchwarden/vault/vaulttest"
 )
 
@@ -242,50 +240,6 @@ func TestVaultTrouble(t *testing.T) {
 				}
 			}
 		})
-	}
-}
-
-// The password is looked for in every form in which a program could have left
-// it, in the memory of the daemon and the launcher and in all their files.
-func TestNoPasswordIsReadable(t *testing.T) {
-	b := testbed.New(t, testbed.Options{})
-	for range 3 {
-		if err := b.PutBatchUser("payroll", "pw-"+rand.Text()); err != nil {
-			t.Fatal(err)
-		}
-		synced(t, b)
-		for range 50 {
-			password(t, b)
-		}
-		run(t, b, nil)
-	}
-	sum := sha256.New()
-	for _, secret := range b.Passwords() {
-		sum.Write([]byte(secret))
-		needles := memscan.Needles([]byte(secret))
-		for _, p := range []*testbed.Process{b.Daemon, b.Launcher} {
-			hits, err := memscan.Scan(p.PID(), needles)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, h := range hits {
-				t.Errorf("%s: %+v", p.Name, h)
-			}
-		}
-		hits, err := memscan.ScanFiles(needles, b.State, b.Jobs, b.Logs)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, h := range hits {
-			t.Errorf("file: %+v", h)
-		}
-	}
-	planted := filepath.Join(b.State, "planted")
-	if err := os.WriteFile(planted, []byte("x"+b.Passwords()[0]), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if hits, err := memscan.ScanFiles(memscan.Needles([]byte(b.Passwords()[0])), b.State); err != nil || len(hits) == 0 {
-		t.Errorf("a planted copy is not found: %v, %v", hits, err)
 	}
 }
 
