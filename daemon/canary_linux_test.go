@@ -113,6 +113,22 @@ func worker(b *testbed.Bed) int {
 	return 0
 }
 
+// stopped waits until a process that was told to stop has done so. One that had
+// ended before, and that nobody has waited for yet, takes signals too: false.
+func stopped(pid int) bool {
+	for {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		_, fields, ok := bytes.Cut(stat, []byte(") "))
+		switch {
+		case err != nil || !ok || fields[0] == 'Z' || fields[0] == 'X':
+			return false
+		case fields[0] == 'T':
+			return true
+		}
+		time.Sleep(100 * time.Microsecond) // there is no event to wait for
+	}
+}
+
 // syncing syncs and calls look again and again while the worker stands still,
 // at other points of its work each time. It returns the outcome and how often
 // that was.
@@ -134,7 +150,7 @@ func syncing(t *testing.T, b *testbed.Bed, look func(pid int)) (outcome wire.Syn
 		default:
 		}
 		pid := worker(b)
-		if pid == 0 || syscall.Kill(pid, syscall.SIGSTOP) != nil {
+		if pid == 0 || syscall.Kill(pid, syscall.SIGSTOP) != nil || !stopped(pid) {
 			time.Sleep(time.Millisecond) // there is no event to wait for
 			continue
 		}
