@@ -53,6 +53,29 @@ type Edit struct {
 	Still   []string // of Revoke: by what the grantee has the right nevertheless
 }
 
+// A Draft is an Edit that a Granter is making.
+type Draft struct {
+	Text *Text
+	Edit Edit
+}
+
+// NewDraft begins with the document as it is.
+func NewDraft(doc []byte) Draft { return Draft{Text: NewText(doc), Edit: Edit{Text: doc}} }
+
+// Changed notes what was changed, in words.
+func (d *Draft) Changed(format string, args ...any) {
+	d.Edit.Changes = append(d.Edit.Changes, fmt.Sprintf(format, args...))
+}
+
+// Done returns what came of it. check parses it first, so that nothing faulty leaves.
+func (d *Draft) Done(check func(doc []byte) error) (Edit, error) {
+	d.Edit.Text = d.Text.Bytes()
+	if err := check(d.Edit.Text); err != nil {
+		return Edit{}, err
+	}
+	return d.Edit, nil
+}
+
 // A Granter is a Model that gives and takes the right to use a batch user in
 // a document. The documents are JSON and have been parsed; the results are
 // parsed too before they are returned.

@@ -19,22 +19,22 @@ func (Model) Grant(doc []byte, to policy.Grantee, b policy.BatchUser, makeGrante
 	if err != nil {
 		return policy.Edit{}, err
 	}
-	if !g.text.Has(g.path()...) {
+	if !g.Text.Has(g.path()...) {
 		if !makeGrantee {
 			return policy.Edit{}, fmt.Errorf("%v %w", to, policy.ErrUnknownGrantee)
 		}
-		if err := g.text.Set(map[string]any{"rows": []any{}}, g.path()...); err != nil {
+		if err := g.Text.Set(map[string]any{"rows": []any{}}, g.path()...); err != nil {
 			return policy.Edit{}, err
 		}
-		g.changed("%s is made", g.place())
+		g.Changed("%s is made", g.place())
 	}
 	missing, err := g.missing()
 	if err != nil {
 		return policy.Edit{}, err
 	}
 	if missing == 0 {
-		g.edit.Already, err = g.by()
-		return g.edit, err
+		g.Edit.Already, err = g.by()
+		return g.Edit, err
 	}
 	for number := 1; number < len(noGroup); number++ {
 		if missing&(1<<number) != 0 {
@@ -55,7 +55,7 @@ func (Model) Revoke(doc []byte, from policy.Grantee, b policy.BatchUser) (policy
 	if err != nil {
 		return policy.Edit{}, err
 	}
-	if !g.text.Has(g.path()...) {
+	if !g.Text.Has(g.path()...) {
 		return policy.Edit{}, fmt.Errorf("%v %w", from, policy.ErrUnknownGrantee)
 	}
 	for i, d := range slices.Backward(g.rows()) {
@@ -64,15 +64,15 @@ func (Model) Revoke(doc []byte, from policy.Grantee, b policy.BatchUser) (policy
 			continue
 		}
 		place := fmt.Sprintf("%s.rows[%d]", g.place(), i)
-		if err := g.text.Set((r.rights &^ execute).String(), g.path("rows", i, "rights")...); err != nil { // "" is no right
+		if err := g.Text.Set((r.rights &^ execute).String(), g.path("rows", i, "rights")...); err != nil { // "" is no right
 			return policy.Edit{}, err
 		}
 		if r.rights != execute {
-			g.changed("%s: X is taken from the row %s", place, d)
+			g.Changed("%s: X is taken from the row %s", place, d)
 			continue
 		}
-		before := *g.text
-		if err := g.text.Remove(g.path("rows", i)...); err != nil {
+		before := *g.Text
+		if err := g.Text.Remove(g.path("rows", i)...); err != nil {
 			return policy.Edit{}, err
 		}
 		fewer, err := g.fewer(&before)
@@ -80,13 +80,13 @@ func (Model) Revoke(doc []byte, from policy.Grantee, b policy.BatchUser) (policy
 			return policy.Edit{}, err
 		}
 		if fewer {
-			*g.text = before
-			g.changed("%s: X is taken from the row %s, which stays without a right so that group %s counts as before (AU8)", place, d, d.Group)
+			*g.Text = before
+			g.Changed("%s: X is taken from the row %s, which stays without a right so that group %s counts as before (AU8)", place, d, d.Group)
 			continue
 		}
-		g.changed("%s: the row %s is removed", place, d)
+		g.Changed("%s: the row %s is removed", place, d)
 	}
-	if g.edit.Still, err = g.by(); err != nil {
+	if g.Edit.Still, err = g.by(); err != nil {
 		return policy.Edit{}, err
 	}
 	return g.done()
@@ -94,11 +94,10 @@ func (Model) Revoke(doc []byte, from policy.Grantee, b policy.BatchUser) (policy
 
 // An amendment is one change of a document.
 type amendment struct {
-	text  *policy.Text
+	policy.Draft
 	to    policy.Grantee
 	name  string // of the LOGIN object
 	query query
-	edit  policy.Edit
 }
 
 func begin(doc []byte, to policy.Grantee, b policy.BatchUser) (*amendment, error) {
@@ -112,8 +111,8 @@ func begin(doc []byte, to policy.Grantee, b policy.BatchUser) (*amendment, error
 		return nil, err
 	}
 	_, name := put(nil, b.Name)
-	return &amendment{text: policy.NewText(doc), to: to, name: b.Name,
-		query: query{kind: login, right: execute, name: name}, edit: policy.Edit{Text: doc}}, nil
+	return &amendment{Draft: policy.NewDraft(doc), to: to, name: b.Name,
+		query: query{kind: login, right: execute, name: name}}, nil
 }
 
 func (g *amendment) path(more ...any) []any {
@@ -133,7 +132,7 @@ func (g *amendment) place() string {
 // rows are the grantee's own.
 func (g *amendment) rows() []docRow {
 	rows := []docRow{}
-	g.text.Decode(&rows, g.path("rows")...)
+	g.Text.Decode(&rows, g.path("rows")...)
 	return rows
 }
 
@@ -152,12 +151,12 @@ func (g *amendment) add(number string) error {
 	for i, d := range g.rows() {
 		if r, ok := d.direct(g.name); ok && d.Group == number {
 			d.Rights = (r.rights | execute).String()
-			g.changed("%s.rows[%d]: X is added to the row %s", g.place(), i, d)
-			return g.text.Set(d.Rights, g.path("rows", i, "rights")...)
+			g.Changed("%s.rows[%d]: X is added to the row %s", g.place(), i, d)
+			return g.Text.Set(d.Rights, g.path("rows", i, "rights")...)
 		}
 	}
-	g.changed("%s.rows: the row %s is added", g.place(), docRow{Group: number, Type: login.String(), Name: g.name, Rights: execute.String()})
-	return g.text.Append(struct {
+	g.Changed("%s.rows: the row %s is added", g.place(), docRow{Group: number, Type: login.String(), Name: g.name, Rights: execute.String()})
+	return g.Text.Append(struct {
 		Group  string `json:"grp"`
 		Type   string `json:"type"`
 		Name   string `json:"name"`
@@ -165,15 +164,10 @@ func (g *amendment) add(number string) error {
 	}{number, login.String(), g.name, execute.String()}, g.path("rows")...)
 }
 
-func (g *amendment) changed(format string, args ...any) {
-	g.edit.Changes = append(g.edit.Changes, fmt.Sprintf(format, args...))
-}
-
-// done parses what came of it, so that nothing faulty leaves.
+// done returns what came of it.
 func (g *amendment) done() (policy.Edit, error) {
-	g.edit.Text = g.text.Bytes()
-	if _, err := Parse("", g.edit.Text); err != nil {
-		return policy.Edit{}, err
-	}
-	return g.edit, nil
+	return g.Done(func(doc []byte) error {
+		_, err := Parse("", doc)
+		return err
+	})
 }

@@ -67,11 +67,11 @@ func (u *user) denied(q *query) string {
 
 // missing are the authorization groups for which the grantee needs a row more.
 func (g *amendment) missing() (uint16, error) {
-	p, err := Parse("", g.text.Bytes())
+	p, err := Parse("", g.Text.Bytes())
 	if err != nil {
 		return 0, err
 	}
-	own, err := g.alone(g.text)
+	own, err := g.alone(g.Text)
 	if err != nil {
 		return 0, err
 	}
@@ -149,7 +149,7 @@ func (g *amendment) fewer(before *policy.Text) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	p, err := Parse("", g.text.Bytes())
+	p, err := Parse("", g.Text.Bytes())
 	if err != nil {
 		return false, err
 	}
@@ -158,7 +158,7 @@ func (g *amendment) fewer(before *policy.Text) (bool, error) {
 		if was["alone"], err = g.alone(before); err != nil {
 			return false, err
 		}
-		if now["alone"], err = g.alone(g.text); err != nil {
+		if now["alone"], err = g.alone(g.Text); err != nil {
 			return false, err
 		}
 	}
@@ -172,7 +172,7 @@ func (g *amendment) fewer(before *policy.Text) (bool, error) {
 
 // by are the places of the rows that grant.
 func (g *amendment) by() ([]string, error) {
-	p, err := Parse("", g.text.Bytes())
+	p, err := Parse("", g.Text.Bytes())
 	if err != nil {
 		return nil, err
 	}
@@ -184,7 +184,7 @@ func (g *amendment) by() ([]string, error) {
 		}
 		from = u.from
 	} else {
-		own, err := g.alone(g.text)
+		own, err := g.alone(g.Text)
 		if err != nil {
 			return nil, err
 		}

@@ -19,23 +19,23 @@ func (m Model) Grant(doc []byte, to policy.Grantee, b policy.BatchUser, makeRole
 		return policy.Edit{}, bar
 	}
 	if to.Role == Ocadm {
-		g.edit.Already = []string{"OC6"}
-		return g.edit, nil
+		g.Edit.Already = []string{"OC6"}
+		return g.Edit, nil
 	}
 	if g.p.roles[to.Role] == nil {
 		if !makeRole {
 			return policy.Edit{}, fmt.Errorf("%v %w", to, policy.ErrUnknownGrantee)
 		}
-		g.changed("roles.%s is made", to.Role)
+		g.Changed("roles.%s is made", to.Role)
 	}
 	if at := g.granted(); at != nil {
-		g.edit.Already = g.places(at)
-		return g.edit, nil
+		g.Edit.Already = g.places(at)
+		return g.Edit, nil
 	}
-	if err := g.text.Append(b.Name, g.list()...); err != nil {
+	if err := g.Text.Append(b.Name, g.list()...); err != nil {
 		return policy.Edit{}, err
 	}
-	g.changed("%s: %q is added", g.place(), b.Name)
+	g.Changed("%s: %q is added", g.place(), b.Name)
 	return g.done()
 }
 
@@ -49,25 +49,24 @@ func (m Model) Revoke(doc []byte, from policy.Grantee, b policy.BatchUser) (poli
 	case g.p.roles[from.Role] == nil:
 		return policy.Edit{}, fmt.Errorf("%v %w", from, policy.ErrUnknownGrantee)
 	case from.Role == Ocadm && g.barred() == nil:
-		g.edit.Still = []string{"OC6"}
+		g.Edit.Still = []string{"OC6"}
 	}
 	for _, i := range slices.Backward(g.granted()) {
-		if err := g.text.Remove(append(g.list(), i)...); err != nil {
+		if err := g.Text.Remove(append(g.list(), i)...); err != nil {
 			return policy.Edit{}, err
 		}
-		g.changed("%s[%d]: %q is removed", g.place(), i, b.Name)
+		g.Changed("%s[%d]: %q is removed", g.place(), i, b.Name)
 	}
 	return g.done()
 }
 
 // An amendment is one change of a document.
 type amendment struct {
-	p        *Policy
-	text     *policy.Text
+	p *Policy
+	policy.Draft
 	role     string
 	name     string
 	platform platform
-	edit     policy.Edit
 }
 
 func begin(doc []byte, to policy.Grantee, b policy.BatchUser) (*amendment, error) {
@@ -85,7 +84,7 @@ func begin(doc []byte, to policy.Grantee, b policy.BatchUser) (*amendment, error
 	if err != nil {
 		return nil, err
 	}
-	return &amendment{p: parsed, text: policy.NewText(doc), role: to.Role, name: b.Name, platform: p, edit: policy.Edit{Text: doc}}, nil
+	return &amendment{p: parsed, Draft: policy.NewDraft(doc), role: to.Role, name: b.Name, platform: p}, nil
 }
 
 // barred is why nobody launches as the batch user, whatever is granted (OC14).
@@ -110,7 +109,7 @@ func (g *amendment) place() string { return "roles." + g.role + ".batch_users." 
 // granted are the places of the batch user in the role's list.
 func (g *amendment) granted() (at []int) {
 	var logins []string
-	g.text.Decode(&logins, g.list()...)
+	g.Text.Decode(&logins, g.list()...)
 	for i, login := range logins {
 		if string(key(nil, g.platform, login)) == string(g.key()) {
 			at = append(at, i)
@@ -126,15 +125,10 @@ func (g *amendment) places(at []int) (places []string) {
 	return places
 }
 
-func (g *amendment) changed(format string, args ...any) {
-	g.edit.Changes = append(g.edit.Changes, fmt.Sprintf(format, args...))
-}
-
-// done parses what came of it, so that nothing faulty leaves.
+// done returns what came of it.
 func (g *amendment) done() (policy.Edit, error) {
-	g.edit.Text = g.text.Bytes()
-	if _, err := Parse("", g.edit.Text); err != nil {
-		return policy.Edit{}, err
-	}
-	return g.edit, nil
+	return g.Done(func(doc []byte) error {
+		_, err := Parse("", doc)
+		return err
+	})
 }

@@ -17,27 +17,27 @@ func (Model) Grant(doc []byte, to policy.Grantee, b policy.BatchUser, makeGrante
 	if err != nil {
 		return policy.Edit{}, err
 	}
-	if !g.text.Has(g.path()...) {
+	if !g.Text.Has(g.path()...) {
 		if !makeGrantee {
 			return policy.Edit{}, fmt.Errorf("%v %w", to, policy.ErrUnknownGrantee)
 		}
-		if err := g.text.Set(map[string]any{}, g.path()...); err != nil {
+		if err := g.Text.Set(map[string]any{}, g.path()...); err != nil {
 			return policy.Edit{}, err
 		}
-		g.changed("%s is made%s", g.place(), map[bool]string{true: ", with what everybody has who is in the document (ST15)"}[to.User != ""])
+		g.Changed("%s is made%s", g.place(), map[bool]string{true: ", with what everybody has who is in the document (ST15)"}[to.User != ""])
 	}
-	if g.edit.Already, err = g.by(); err != nil || g.edit.Already != nil { // never of one that is new
-		return g.edit, err
+	if g.Edit.Already, err = g.by(); err != nil || g.Edit.Already != nil { // never of one that is new
+		return g.Edit, err
 	}
 	// Not for certain services: the name means one credential, whatever they become.
-	if err := g.text.Append(struct {
+	if err := g.Text.Append(struct {
 		Type       string   `json:"type"`
 		Name       string   `json:"name"`
 		Operations []string `json:"operations"`
 	}{credential.String(), b.Name, []string{opExecuteName}}, g.path("permissions")...); err != nil {
 		return policy.Edit{}, err
 	}
-	g.changed("%s.permissions: Execute on the credential %q is added", g.place(), b.Name)
+	g.Changed("%s.permissions: Execute on the credential %q is added", g.place(), b.Name)
 	return g.done()
 }
 
@@ -49,34 +49,34 @@ func (Model) Revoke(doc []byte, from policy.Grantee, b policy.BatchUser) (policy
 	if err != nil {
 		return policy.Edit{}, err
 	}
-	if !g.text.Has(g.path()...) {
+	if !g.Text.Has(g.path()...) {
 		return policy.Edit{}, fmt.Errorf("%v %w", from, policy.ErrUnknownGrantee)
 	}
 	var all []docPermission
-	g.text.Decode(&all, g.path("permissions")...)
+	g.Text.Decode(&all, g.path("permissions")...)
 	for i, d := range slices.Backward(all) {
 		if d.Type != credential.String() || d.Name != b.Name || !slices.Contains(d.Operations, opExecuteName) {
 			continue
 		}
 		place := fmt.Sprintf("%s.permissions[%d]", g.place(), i)
 		if len(d.Commands) == 0 && !slices.ContainsFunc(d.Operations, func(o string) bool { return o != opExecuteName }) {
-			if err := g.text.Remove(g.path("permissions", i)...); err != nil {
+			if err := g.Text.Remove(g.path("permissions", i)...); err != nil {
 				return policy.Edit{}, err
 			}
-			g.changed("%s: Execute on the credential %q is removed", place, b.Name)
+			g.Changed("%s: Execute on the credential %q is removed", place, b.Name)
 			continue
 		}
 		for j, o := range slices.Backward(d.Operations) {
 			if o != opExecuteName {
 				continue
 			}
-			if err := g.text.Remove(g.path("permissions", i, "operations", j)...); err != nil {
+			if err := g.Text.Remove(g.path("permissions", i, "operations", j)...); err != nil {
 				return policy.Edit{}, err
 			}
 		}
-		g.changed("%s: Execute is taken from the permission for the credential %q", place, b.Name)
+		g.Changed("%s: Execute is taken from the permission for the credential %q", place, b.Name)
 	}
-	if g.edit.Still, err = g.by(); err != nil {
+	if g.Edit.Still, err = g.by(); err != nil {
 		return policy.Edit{}, err
 	}
 	return g.done()
@@ -86,10 +86,9 @@ const opExecuteName = "Execute"
 
 // An amendment is one change of a document.
 type amendment struct {
-	text       *policy.Text
+	policy.Draft
 	to         policy.Grantee
 	credential policy.Record
-	edit       policy.Edit
 }
 
 func begin(doc []byte, to policy.Grantee, b policy.BatchUser) (*amendment, error) {
@@ -102,7 +101,7 @@ func begin(doc []byte, to policy.Grantee, b policy.BatchUser) (*amendment, error
 	if _, err := Parse("", doc); err != nil {
 		return nil, err
 	}
-	return &amendment{text: policy.NewText(doc), to: to, credential: policy.Record{Name: b.Name, Services: b.Services}, edit: policy.Edit{Text: doc}}, nil
+	return &amendment{Draft: policy.NewDraft(doc), to: to, credential: policy.Record{Name: b.Name, Services: b.Services}}, nil
 }
 
 func (g *amendment) path(more ...any) []any {
@@ -123,7 +122,7 @@ func (g *amendment) place() string {
 // permissions, or the rule by which he needs none. A group is taken for a user
 // who is in it and has nothing else.
 func (g *amendment) by() ([]string, error) {
-	p, err := Parse("", g.text.Bytes())
+	p, err := Parse("", g.Text.Bytes())
 	if err != nil {
 		return nil, err
 	}
@@ -151,7 +150,7 @@ func (g *amendment) by() ([]string, error) {
 
 // member is a user who is in the group and has nothing else.
 func (g *amendment) member() (*user, error) {
-	with := policy.NewText(g.text.Bytes())
+	with := policy.NewText(g.Text.Bytes())
 	name := "member"
 	for with.Has("users", name) {
 		name += "'"
@@ -166,15 +165,10 @@ func (g *amendment) member() (*user, error) {
 	return p.users[name], nil
 }
 
-func (g *amendment) changed(format string, args ...any) {
-	g.edit.Changes = append(g.edit.Changes, fmt.Sprintf(format, args...))
-}
-
-// done parses what came of it, so that nothing faulty leaves.
+// done returns what came of it.
 func (g *amendment) done() (policy.Edit, error) {
-	g.edit.Text = g.text.Bytes()
-	if _, err := Parse("", g.edit.Text); err != nil {
-		return policy.Edit{}, err
-	}
-	return g.edit, nil
+	return g.Done(func(doc []byte) error {
+		_, err := Parse("", doc)
+		return err
+	})
 }
