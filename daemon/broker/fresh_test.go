@@ -59,7 +59,7 @@ func TestHowLongACredentialIsGood(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			b, clock := aged(t)
-			u := &snapshot.User{Name: "payroll"}
+			u := &snapshot.User{Held: &snapshot.Held{}, Name: "payroll"}
 			u.BatchUser = &snapshot.BatchUser{MaxStale: c.maxStale}
 			u.Confirmed = clock.now
 			if c.expires > 0 {
@@ -76,14 +76,14 @@ func TestHowLongACredentialIsGood(t *testing.T) {
 		})
 	}
 	b, _ := aged(t)
-	if p := b.usable(&snapshot.User{Held: snapshot.Held{Entry: snapshot.Entry{BatchUser: &snapshot.BatchUser{}}}}); p == nil || p.Code != wire.CredentialStale {
+	if p := b.usable(&snapshot.User{Held: &snapshot.Held{Entry: snapshot.Entry{BatchUser: &snapshot.BatchUser{}}}}); p == nil || p.Code != wire.CredentialStale {
 		t.Errorf("one that Vault never confirmed: %v", p)
 	}
 }
 
 func TestHowLongAPolicyIsGood(t *testing.T) {
 	b, clock := aged(t)
-	v := &view{policies: map[string]*inForce{"opcon": {engine: yes{}, held: snapshot.Held{Confirmed: clock.now}}}}
+	v := &view{policies: map[string]*inForce{"opcon": {engine: yes{}, held: &snapshot.Held{Confirmed: clock.now}}}}
 	for _, c := range []struct {
 		pass time.Duration
 		want string
@@ -125,7 +125,7 @@ func TestWhatIsWrongAtHome(t *testing.T) {
 func TestARejectedPasswordStillLaunches(t *testing.T) {
 	b, clock := aged(t)
 	b.Config.Platforms = []string{"unix"}
-	u := &snapshot.User{Name: "payroll"}
+	u := &snapshot.User{Held: &snapshot.Held{}, Name: "payroll"}
 	u.BatchUser = &snapshot.BatchUser{Platform: "unix", Kind: "password", Launch: true, Retrieve: true}
 	u.Box, u.Confirmed = []byte{1}, clock.now
 	if p := b.permits(u, toRetrieve); p != nil {
@@ -149,7 +149,7 @@ func TestARejectedPasswordStillLaunches(t *testing.T) {
 
 func TestWhenAPasswordRotates(t *testing.T) {
 	b, clock := aged(t)
-	u := &snapshot.User{}
+	u := &snapshot.User{Held: &snapshot.Held{}}
 	u.BatchUser = &snapshot.BatchUser{}
 	u.Version, u.Turn = 3, 8
 	if s := b.about(u); s.RotatesIn != nil || s.Version != 8 {

@@ -85,10 +85,10 @@ func (b *Broker) Status(ctx context.Context, p peer.Peer) (wire.Status, error) {
 		Launcher: wire.Launcher{Connected: l.Connected, Since: l.Since, Version: l.Version, Containment: l.Containment, Detail: l.Detail},
 		Problems: []wire.Finding{},
 	}
+	now := b.Clock.Now()
 	for _, u := range v.known.Users() {
-		w := b.describe(u)
 		s.BatchUsers.Total++
-		switch w.State {
+		switch b.stateOf(u, now) {
 		case stateReady:
 			s.BatchUsers.Ready++
 		case stateStale:
@@ -224,20 +224,11 @@ func (b *Broker) age(confirmed time.Time) int64 { return int64(b.Clock.Now().Sub
 
 func (b *Broker) describe(u *snapshot.User) wire.BatchUser {
 	e := u.BatchUser
-	w := wire.BatchUser{
-		Name: u.Name, Username: e.Username, Domain: e.Domain, Group: e.Group, Platform: e.Platform, Scope: u.ID.Scope, Names: e.Names,
-		Kind: e.Kind, Version: u.SecretVersion(), AgeSeconds: b.age(u.Confirmed), State: stateReady, Launch: e.Launch, Retrieve: e.Retrieve,
+	return wire.BatchUser{
+		Name: u.Name, Username: e.Username, Domain: e.Domain, Group: e.Group, Platform: e.Platform, Scope: u.ID.Scope, Names: e.Names.Map(),
+		Kind: e.Kind, Version: u.SecretVersion(), AgeSeconds: b.age(u.Confirmed), State: b.stateOf(u, b.Clock.Now()), Launch: e.Launch, Retrieve: e.Retrieve,
 		Expires: e.Expires, Fault: u.Fault,
 	}
-	switch refusal := b.usable(u); {
-	case u.Ambiguous:
-		w.State = stateTwofold
-	case refusal != nil:
-		w.State = strings.TrimPrefix(refusal.Code, "credential.")
-	case !u.Rejected.IsZero():
-		w.State = stateRejected
-	}
-	return w
 }
 
 // BatchUsers lists what the caller may see: a client its own, an operator all.

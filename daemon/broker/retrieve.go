@@ -58,7 +58,7 @@ func (b *Broker) handOut(ctx context.Context, g granted, c *caller, deliver Deli
 	ctx, cancel := context.WithTimeout(ctx, slotWait)
 	defer cancel()
 	opened := b.Arena.Borrow(ctx, func(slot *lockmem.Buffer) error {
-		if err := b.Secrets.OpenSecret(&u.Held, slot); err != nil {
+		if err := b.Secrets.OpenSecret(u.Held, slot); err != nil {
 			return err
 		}
 		sent = deliver(b.about(u), slot)

@@ -3,6 +3,7 @@ package broker
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"batchwarden/daemon/audit"
@@ -21,7 +22,7 @@ type view struct {
 // inForce is the policy document that decides in one realm.
 type inForce struct {
 	engine policy.Engine // nil when there is none that can decide
-	held   snapshot.Held
+	held   *snapshot.Held
 	fault  string // why the engine is missing
 }
 
@@ -59,7 +60,7 @@ func (b *Broker) Activate(known *snapshot.Snapshot) {
 			continue
 		}
 		if was := old.policies[realm]; was != nil && was.held.ID == held.ID && was.held.HeadSum == held.HeadSum {
-			next.policies[realm] = &inForce{engine: was.engine, held: *held, fault: was.fault}
+			next.policies[realm] = &inForce{engine: was.engine, held: held, fault: was.fault}
 			continue
 		}
 		next.policies[realm] = b.activate(realm, held)
@@ -68,7 +69,7 @@ func (b *Broker) Activate(known *snapshot.Snapshot) {
 }
 
 func (b *Broker) activate(realm string, held *snapshot.Held) *inForce {
-	p := &inForce{held: *held}
+	p := &inForce{held: held}
 	record := audit.Record{Kind: audit.PolicyState, Realm: realm, PolicyVersion: held.Version, Verdict: audit.Allow}
 	engine, err := b.parse(&held.Entry)
 	if err != nil {
@@ -114,9 +115,23 @@ func (b *Broker) policyFor(v *view, realm string) (*inForce, *wire.Problem) {
 	return p, nil
 }
 
+// stateOf is how a batch user stands at a time, in the words of the API.
+func (b *Broker) stateOf(u *snapshot.User, now time.Time) string {
+	switch refusal := b.usableAt(u, now); {
+	case u.Ambiguous:
+		return stateTwofold
+	case refusal != nil:
+		return strings.TrimPrefix(refusal.Code, "credential.")
+	case !u.Rejected.IsZero():
+		return stateRejected
+	}
+	return stateReady
+}
+
 // usable tells whether the batch user's record may still be used.
-func (b *Broker) usable(u *snapshot.User) *wire.Problem {
-	now := b.Clock.Now()
+func (b *Broker) usable(u *snapshot.User) *wire.Problem { return b.usableAt(u, b.Clock.Now()) }
+
+func (b *Broker) usableAt(u *snapshot.User, now time.Time) *wire.Problem {
 	if !u.BatchUser.Expires.IsZero() && now.After(u.BatchUser.Expires) {
 		return wire.NewProblem(wire.CredentialExpired, fmt.Sprintf("batch user %q expired at %s", u.Name, u.BatchUser.Expires.UTC().Format(time.RFC3339)))
 	}

@@ -63,7 +63,7 @@ func (m *many) open() (err error) {
 		return err
 	}
 	i := 0
-	one := func(slot *lockmem.Buffer) error { return store.OpenSecret(&held[i%len(held)], slot) }
+	one := func(slot *lockmem.Buffer) error { return store.OpenSecret(held[i%len(held)], slot) }
 	result := testing.Benchmark(func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {

@@ -25,7 +25,7 @@ type accepted struct {
 // the last good version stays. With sealed.ErrUnwritten all is in force that
 // could be; with another error nothing but what was removed.
 func (r *Refresher) accept(ctx context.Context, t task, b brought) (done accepted, err error) {
-	o := outcome{report: b.report, now: r.o.Clock.Now(), read: map[string]bool{}, put: map[snapshot.ID]snapshot.Held{}, refused: map[string]string{}}
+	o := outcome{report: b.report, now: r.o.Clock.Now(), read: map[string]bool{}, put: map[snapshot.ID]*snapshot.Held{}, refused: map[string]string{}}
 	done.whole = b.report.Code == OK
 	for _, s := range b.report.Scopes {
 		if s.Read {
@@ -40,23 +40,24 @@ func (r *Refresher) accept(ctx context.Context, t task, b brought) (done accepte
 	change := sealed.Change{Generation: b.generation, Token: b.report.Token}
 	// What Vault has taken away is not served any more, whatever becomes of the
 	// rest. A disk that does not take the removal now gets it next time.
-	for _, gone := range b.report.Removed {
-		if _, had := r.held[gone.ID]; had {
-			delete(r.held, gone.ID)
-			r.disk.removed[gone.ID] = true
-			done.removed = append(done.removed, gone.ID.String())
+	gone := map[snapshot.ID]bool{}
+	for _, x := range b.report.Removed {
+		if r.held.get(x.ID) != nil && !gone[x.ID] {
+			gone[x.ID], r.disk.removed[x.ID] = true, true
+			done.removed = append(done.removed, x.ID.String())
 		}
 	}
+	r.held.remove(gone)
 	opened, err := r.o.Store.OpenHeads(ctx, b.records)
 	if err != nil {
 		r.o.Activate(r.snapshot())
 		return done, err
 	}
 	for i := range opened {
-		h := &opened[i].Held
+		h := opened[i].Held
 		again, err := r.judge(&opened[i])
-		if _, twice := o.put[h.ID]; twice && err == nil {
-			continue // the vault would refuse all of it
+		if err == nil && o.put[h.ID] != nil {
+			continue // twice; the vault would refuse all of it
 		}
 		if err != nil {
 			o.refused[b.records[i].ID.String()] = err.Error()
@@ -65,7 +66,7 @@ func (r *Refresher) accept(ctx context.Context, t task, b brought) (done accepte
 			}
 			continue
 		}
-		o.put[h.ID] = *h
+		o.put[h.ID] = h
 		delete(r.disk.removed, h.ID)
 		change.Opened = append(change.Opened, opened[i])
 		done.put = append(done.put, h.ID.String())
@@ -83,7 +84,10 @@ func (r *Refresher) accept(ctx context.Context, t task, b brought) (done accepte
 			done.put, done.whole, r.memory = nil, false, old
 		}
 	}
-	maps.Copy(r.held, o.put)
+	for _, h := range o.put {
+		r.standing(h).give(h)
+	}
+	r.held.put(o.put)
 	if len(done.put)+len(done.removed)+len(o.read) > 0 || r.memory.unlike(&old) {
 		r.o.Activate(r.snapshot())
 	}
@@ -114,11 +118,11 @@ func (r *Refresher) judge(record *sealed.Opened) (again bool, err error) {
 	if record.Err != nil {
 		return true, record.Err
 	}
-	h := &record.Held
+	h := record.Held
 	if !r.serves(h.ID.Scope) {
 		return true, fmt.Errorf("scope %q is not configured here", h.ID.Scope)
 	}
-	if old, had := r.held[h.ID]; had && h.Compare(&old.Entry) < 0 {
+	if old := r.held.get(h.ID); old != nil && h.Compare(&old.Entry) < 0 {
 		return true, fmt.Errorf("version %d of %s is older than version %d, which this machine has", h.Version, h.Created.Format(time.RFC3339), old.Version)
 	}
 	if h.Policy != nil {

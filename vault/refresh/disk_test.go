@@ -23,7 +23,7 @@ func (h *host) secret(name string) string {
 	defer func() { _ = arena.Close() }()
 	var text string
 	err = arena.Borrow(h.t.Context(), func(slot *lockmem.Buffer) error {
-		if err := h.vault.OpenSecret(&h.user(name).Held, slot); err != nil {
+		if err := h.vault.OpenSecret(h.user(name).Held, slot); err != nil {
 			return err
 		}
 		text = string(slot.Bytes())

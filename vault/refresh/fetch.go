@@ -134,11 +134,11 @@ func (r *Refresher) sendBatch(ctx context.Context, w *os.File) (generation uint6
 // known is all that this machine holds of where it looks.
 func (r *Refresher) known() []errand.Known {
 	list := make([]errand.Known, 0, len(r.held))
-	for id, h := range r.held {
-		if !r.serves(id.Scope) {
+	for _, h := range r.held {
+		if !r.serves(h.ID.Scope) {
 			continue
 		}
-		k := errand.Known{ID: id, Version: h.Version, Created: h.Created, Turn: h.Turn, Mark: h.Mark}
+		k := errand.Known{ID: h.ID, Version: h.Version, Created: h.Created, Turn: h.Turn, Mark: h.Mark}
 		if h.BatchUser != nil {
 			k.Source = h.BatchUser.Source
 		}

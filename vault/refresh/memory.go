@@ -60,7 +60,7 @@ func (m *memory) confirmed(id snapshot.ID, path string) time.Time {
 type outcome struct {
 	report  errand.Report
 	read    map[string]bool // scopes of which everything was looked at
-	put     map[snapshot.ID]snapshot.Held
+	put     map[snapshot.ID]*snapshot.Held
 	refused map[string]string // by path: why
 	now     time.Time
 }
@@ -96,9 +96,9 @@ func (r *Refresher) remember(o *outcome) memory {
 			next.Rejected[path] = j
 		}
 	}
-	for id, h := range r.held {
-		if _, isPut := o.put[id]; !isPut {
-			keep(id, &h.Entry)
+	for _, h := range r.held {
+		if _, isPut := o.put[h.ID]; !isPut {
+			keep(h.ID, &h.Entry)
 		}
 	}
 	for id, h := range o.put {

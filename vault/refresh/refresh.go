@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -42,7 +43,7 @@ type Store interface {
 	WithBatch(ctx context.Context, generation uint64, f func(key *lockmem.Buffer) error) error
 	Apply(ctx context.Context, c sealed.Change) error
 	OpenHeads(ctx context.Context, records []sealed.Record) ([]sealed.Opened, error)
-	Entries(ctx context.Context) ([]snapshot.Held, error)
+	Entries(ctx context.Context) ([]*snapshot.Held, error)
 	Token() *sealed.Token
 	State() json.RawMessage
 	Status() sealed.Status
@@ -118,7 +119,7 @@ type Refresher struct {
 
 	// Only Run's goroutine touches what is below.
 	schedule
-	held    map[snapshot.ID]snapshot.Held
+	held    entries
 	memory  memory
 	indexes map[string]errand.Index   // by scope: the index as it was last dealt with
 	refused map[string]errand.Refused // by path: versions that need not be read again
@@ -134,7 +135,6 @@ func New(ctx context.Context, o Options) (*Refresher, error) {
 	r := &Refresher{
 		o: o, asked: make(chan chan State), kicked: make(chan struct{}, 1), reported: make(chan *verdict),
 		schedule: schedule{turning: map[snapshot.ID]turn{}},
-		held:     map[snapshot.ID]snapshot.Held{},
 		indexes:  map[string]errand.Index{},
 		refused:  map[string]errand.Refused{},
 		faults:   map[string]string{},
@@ -151,35 +151,19 @@ func New(ctx context.Context, o Options) (*Refresher, error) {
 	}
 	o.Clock.restore(r.memory.Clock)
 	r.disk.saved, r.disk.at = r.memory, o.Clock.Now()
-	entries, err := o.Store.Entries(ctx)
-	if err != nil {
+	var err error
+	if r.held, err = o.Store.Entries(ctx); err != nil {
 		return nil, fmt.Errorf("refresh: %w", err)
 	}
-	for _, h := range entries {
-		r.held[h.ID] = h
+	r.held.sort()
+	for _, h := range r.held {
+		r.standing(h).give(h)
 	}
 	r.watchTurns(task{}, o.Clock.Now(), false)
 	r.state.LastSuccess = r.memory.LastSuccess
 	r.state.OfflineSince = r.memory.LastSuccess
 	o.Activate(r.snapshot())
 	return r, nil
-}
-
-// snapshot is what is held, with the time of Vault's last word on each.
-func (r *Refresher) snapshot() *snapshot.Snapshot {
-	serve := make([]snapshot.Held, 0, len(r.held))
-	for id, h := range r.held {
-		if !r.serves(id.Scope) {
-			continue
-		}
-		path := id.String()
-		h.Confirmed, h.Fault = r.memory.confirmed(id, path), r.memory.Behind[path].Why
-		if j, is := r.memory.Rejected[path]; is && j.of(&h.Entry) {
-			h.Rejected = j.Since
-		}
-		serve = append(serve, h)
-	}
-	return snapshot.New(r.o.Machine, serve)
 }
 
 func (r *Refresher) serves(scope string) bool { return slices.Contains(r.o.Scopes, scope) }
@@ -254,6 +238,9 @@ func (r *Refresher) Run(ctx context.Context) error {
 			reply <- state
 		}
 		due.Reset(state.NextAttempt.Sub(now))
+		// All that is known went to the worker, and what came passed through here several times. Until the
+		// next attempt that much is not needed again, and others on this machine may have it.
+		debug.FreeOSMemory()
 	}
 }
 

@@ -262,7 +262,7 @@ func (h *host) user(name string) *snapshot.User {
 			return u
 		}
 	}
-	return &snapshot.User{}
+	return &snapshot.User{Held: &snapshot.Held{}}
 }
 
 func (h *host) version(name string) int64 { return h.user(name).Version }

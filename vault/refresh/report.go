@@ -62,9 +62,9 @@ func (r *Refresher) judgeReports(ctx context.Context, all []*verdict) {
 	changed := false
 	var look []snapshot.ID
 	for _, q := range all {
-		h, held := r.held[q.ID]
+		h := r.held.get(q.ID)
 		switch _, open := r.memory.Rejected[q.ID.String()]; {
-		case !held || h.SecretVersion() != q.Version:
+		case h == nil || h.SecretVersion() != q.Version:
 		case q.Accepted:
 			r.memory.Rejected = maps.Clone(r.memory.Rejected) // what was written last is compared with it
 			delete(r.memory.Rejected, q.ID.String())
@@ -76,7 +76,7 @@ func (r *Refresher) judgeReports(ctx context.Context, all []*verdict) {
 	if len(look) > 0 {
 		r.lookAgain(ctx, look)
 		for _, q := range all {
-			if h, held := r.held[q.ID]; held && !q.Accepted && h.SecretVersion() == q.Version && slices.Contains(look, q.ID) {
+			if h := r.held.get(q.ID); h != nil && !q.Accepted && h.SecretVersion() == q.Version && slices.Contains(look, q.ID) {
 				r.reject(&h.Entry)
 				changed = true
 			}
@@ -87,9 +87,10 @@ func (r *Refresher) judgeReports(ctx context.Context, all []*verdict) {
 		r.save(ctx)
 	}
 	for _, q := range all {
-		h, held := r.held[q.ID]
-		q.Known, q.Current = held, h.SecretVersion()
-		q.Newer = held && q.Current != q.Version
+		if h := r.held.get(q.ID); h != nil {
+			q.Known, q.Current = true, h.SecretVersion()
+			q.Newer = q.Current != q.Version
+		}
 		q.reply <- q.Verdict
 	}
 }
@@ -103,7 +104,7 @@ func (r *Refresher) lookAgain(ctx context.Context, ids []snapshot.ID) {
 	}
 	t := task{only: ids}
 	for _, id := range ids {
-		if h := r.held[id]; h.BatchUser != nil && h.BatchUser.Source != "" {
+		if h := r.held.get(id); h.BatchUser != nil && h.BatchUser.Source != "" {
 			t.sources = append(t.sources, id)
 		}
 	}

@@ -63,8 +63,8 @@ func (r *Refresher) due(now time.Time) (t task) {
 // answers, and only a sweep confirms it.
 func (r *Refresher) sweepEvery() time.Duration {
 	shortest := min(r.o.MaxStale, r.o.PolicyMaxStale)
-	for id, h := range r.held {
-		if h.BatchUser != nil && h.BatchUser.MaxStale > 0 && r.serves(id.Scope) {
+	for _, h := range r.held {
+		if h.BatchUser != nil && h.BatchUser.MaxStale > 0 && r.serves(h.ID.Scope) {
 			shortest = min(shortest, h.BatchUser.MaxStale)
 		}
 	}
@@ -103,11 +103,12 @@ func (r *Refresher) watchTurns(t task, now time.Time, answered bool) {
 		looked[id] = answered
 	}
 	for id := range r.turning {
-		if _, there := r.held[id]; !there {
+		if r.held.get(id) == nil {
 			delete(r.turning, id)
 		}
 	}
-	for id, h := range r.held {
+	for _, h := range r.held {
+		id := h.ID
 		if h.BatchUser == nil || h.BatchUser.Source == "" || h.Rotates.IsZero() || !r.serves(id.Scope) {
 			delete(r.turning, id)
 			continue

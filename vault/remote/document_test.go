@@ -22,7 +22,7 @@ func TestParseBatchUser(t *testing.T) {
 			"password":"a\"é b","names":{"opcon":"users/payroll","x_n":5,"none":""},"services":{"stonebranch":["FIN"],"x_s":{}},
 			"launch":false,"retrieve":true,"pam":"su","max_stale":"72h","expires":"2027-01-01T00:00:00Z","x_note":{"a":[1]}}`,
 			snapshot.BatchUser{Username: "payroll", Domain: "D", Group: "pay", Platform: "windows", Kind: "password", PAM: "su",
-				Names: map[string]string{"opcon": "users/payroll"}, Services: map[string][]string{"stonebranch": {"FIN"}},
+				Names: snapshot.Names{{Where: "opcon", Name: "users/payroll"}}, Services: map[string][]string{"stonebranch": {"FIN"}},
 				Retrieve: true, MaxStale: 72 * time.Hour, Expires: time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC)}, "a\"é b"},
 		"none_has_no_password": {`{"username":"u","kind":"none","password":"left over"}`,
 			snapshot.BatchUser{Username: "u", Platform: "unix", Kind: "none", Launch: true}, ""},

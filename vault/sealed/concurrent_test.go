@@ -27,7 +27,7 @@ func TestConcurrentUse(t *testing.T) {
 				}
 				held, err := s.Entries(bg)
 				if err == nil {
-					err = a.Borrow(bg, func(b *lockmem.Buffer) error { return s.OpenSecret(&held[0], b) })
+					err = a.Borrow(bg, func(b *lockmem.Buffer) error { return s.OpenSecret(held[0], b) })
 				}
 				if err != nil && !errors.Is(err, ErrClosed) {
 					t.Error(err)

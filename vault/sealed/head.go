@@ -93,9 +93,9 @@ func (f *fields) entry(e *snapshot.Entry) {
 	f.number(uint64(u.MaxStale))
 	f.time(u.Expires)
 	f.count(len(u.Names))
-	for _, where := range slices.Sorted(maps.Keys(u.Names)) {
-		f.text(where)
-		f.text(u.Names[where])
+	for _, n := range u.Names {
+		f.text(n.Where)
+		f.text(n.Name)
 	}
 	f.count(len(u.Services))
 	for _, where := range slices.Sorted(maps.Keys(u.Services)) {
@@ -243,10 +243,10 @@ func (p *parser) user(c *cursor, u *snapshot.BatchUser) {
 	u.Expires = c.time()
 	where := ""
 	if n := c.count(2 + 2); n > 0 {
-		u.Names = make(map[string]string, n)
-		for i := range n {
+		u.Names = make(snapshot.Names, n)
+		for i := range u.Names {
 			where = p.ascending(c, i, where)
-			u.Names[where] = c.string()
+			u.Names[i] = snapshot.Name{Where: where, Name: c.string()}
 		}
 	}
 	if n := c.count(2 + 2); n > 0 {

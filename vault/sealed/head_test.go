@@ -19,7 +19,7 @@ func fullUser(name string) snapshot.Entry {
 	e := user(name, 1)
 	e.Turn, e.Mark, e.Rotates = 3, []byte{0, 1, 0xff}, created.Add(time.Hour)
 	e.BatchUser.Domain, e.BatchUser.Group, e.BatchUser.PAM = "EXAMPLE", "staff", "batch"
-	e.BatchUser.Names["automic"] = "LOGIN.PAY"
+	e.BatchUser.Names = snapshot.NamesOf(map[string]string{"opcon": "users/" + name, "automic": "LOGIN.PAY"})
 	e.BatchUser.Services = map[string][]string{"stonebranch": {"FIN", "HR"}, "none": {}}
 	e.BatchUser.Expires = created.Add(-time.Hour)
 	e.BatchUser.Source = "ldap/static-cred/" + name
@@ -87,7 +87,7 @@ func TestHeadRefuses(t *testing.T) {
 		"more than 65,535 services": func(e *snapshot.Entry) { e.BatchUser.Services["x"] = make([]string, math.MaxUint16+1) },
 		"more than maxMeta in all": func(e *snapshot.Entry) {
 			for i := range 5 {
-				e.BatchUser.Names[fmt.Sprint(i)] = strings.Repeat("x", math.MaxUint16)
+				e.BatchUser.Names = append(e.BatchUser.Names, snapshot.Name{Where: fmt.Sprint(i), Name: strings.Repeat("x", math.MaxUint16)})
 			}
 		},
 	} {

@@ -15,9 +15,9 @@ import (
 
 // opening is what the heads of some puts say, by the place of the put.
 type opening struct {
-	held []snapshot.Held
+	held []*snapshot.Held
 	tags []tag   // of what the head says
-	errs []error // why a head or its secret is not what it should be; the rest is then empty
+	errs []error // why a head or its secret is not what it should be; there is then nothing of the rest
 }
 
 // Heads are opened in pieces, as every piece holds a slot of locked memory, by some goroutines at once.
@@ -47,7 +47,7 @@ func pieces(puts []*put) []piece {
 // openAll opens the heads of puts and, where verify is set, their secrets, and says what they are. The
 // error is that it could not look.
 func (r *ring) openAll(ctx context.Context, batches map[uint64][]byte, puts []*put, verify bool) (*opening, error) {
-	o := &opening{make([]snapshot.Held, len(puts)), make([]tag, len(puts)), make([]error, len(puts))}
+	o := &opening{make([]*snapshot.Held, len(puts)), make([]tag, len(puts)), make([]error, len(puts))}
 	all := pieces(puts)
 	var next atomic.Int64
 	work := func() error {
@@ -108,31 +108,31 @@ var (
 )
 
 // held is the entry whose head has the text; nil is a head that did not open.
-func (p *put) held(text []byte, with *parser) (snapshot.Held, error) {
+func (p *put) held(text []byte, with *parser) (*snapshot.Held, error) {
 	if text == nil {
-		return snapshot.Held{}, errHead
+		return nil, errHead
 	}
 	e, err := with.head(text)
 	if err != nil {
-		return snapshot.Held{}, err
+		return nil, err
 	}
 	if e.Generation != p.generation {
-		return snapshot.Held{}, errOtherPut
+		return nil, errOtherPut
 	}
 	if err := checkSecret(&e, p.password()); err != nil {
-		return snapshot.Held{}, err
+		return nil, err
 	}
 	if e.Policy != nil && !p.long() {
 		e.Policy.Document = bytes.Clone(e.Policy.Document)
 	}
-	return snapshot.Held{Entry: e, HeadSum: sha256.Sum256(text), Box: p.secret}, nil
+	return &snapshot.Held{Entry: e, HeadSum: sha256.Sum256(text), Box: p.secret}, nil
 }
 
 // Opened is a record that was opened and agrees with itself, for a caller who has to judge what it says
 // before it replaces anything. Apply takes it as it is.
 type Opened struct {
-	Held snapshot.Held // Confirmed is for the caller to fill
-	Err  error         // why the record is none; Held is empty then
+	Held *snapshot.Held // Confirmed is for the caller to fill, in a copy
+	Err  error          // why the record is none; Held is nil then
 
 	store *Store
 	put   *put
@@ -173,7 +173,7 @@ func (s *Store) openRecords(ctx context.Context, records []Record) ([]Opened, er
 	}
 	out := make([]Opened, len(records))
 	for i := range out {
-		r, h := &records[i], &o.held[i]
+		r, h := &records[i], o.held[i]
 		err := o.errs[i]
 		if err == nil && (h.ID != r.ID || h.Version != r.Version || !h.Created.Equal(r.Created)) {
 			err = errOtherPut
@@ -183,7 +183,7 @@ func (s *Store) openRecords(ctx context.Context, records []Record) ([]Opened, er
 			continue
 		}
 		puts[i].tag = o.tags[i]
-		out[i] = Opened{Held: *h, store: s, put: puts[i]}
+		out[i] = Opened{Held: h, store: s, put: puts[i]}
 	}
 	return out, nil
 }
@@ -201,9 +201,9 @@ func (s *Store) keysOf(puts []*put) map[uint64][]byte {
 	return keys
 }
 
-// Entries returns every entry with its head opened and checked. Confirmed is for the caller to fill.
-// An entry whose head does not open or is not its own is left out and becomes a fault.
-func (s *Store) Entries(ctx context.Context) ([]snapshot.Held, error) {
+// Entries returns every entry with its head opened and checked. Confirmed is for the caller to fill,
+// in a copy. An entry whose head does not open or is not its own is left out and becomes a fault.
+func (s *Store) Entries(ctx context.Context) ([]*snapshot.Held, error) {
 	if err := s.begin(); err != nil {
 		return nil, fmt.Errorf("sealed: %w", err)
 	}

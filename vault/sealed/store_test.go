@@ -72,7 +72,7 @@ func user(name string, version int64) snapshot.Entry {
 		Version: version, Created: created.Add(time.Duration(version) * time.Minute),
 		BatchUser: &snapshot.BatchUser{
 			Username: "os-" + name, Platform: "unix", Kind: "password", Launch: true, Retrieve: true,
-			Names: map[string]string{"opcon": "users/" + name}, MaxStale: 72 * time.Hour,
+			Names: snapshot.Names{{Where: "opcon", Name: "users/" + name}}, MaxStale: 72 * time.Hour,
 		},
 	}
 }
@@ -127,7 +127,7 @@ func dump(t testing.TB, s *Store, a *lockmem.Arena) []string {
 	}
 	var out []string
 	for i := range held {
-		h := &held[i]
+		h := held[i]
 		text, err := json.Marshal(h.Entry)
 		if err != nil {
 			t.Fatal(err)
@@ -452,7 +452,7 @@ func TestOpenSecretChecks(t *testing.T) {
 		"a huge secret":             func(h *snapshot.Held) { h.Box = make([]byte, 5000) },
 	}
 	for name, change := range cases {
-		h := held[0]
+		h := *held[0]
 		change(&h)
 		err := a.Borrow(bg, func(b *lockmem.Buffer) error {
 			if err := s.OpenSecret(&h, b); err == nil {
@@ -469,7 +469,7 @@ func TestOpenSecretChecks(t *testing.T) {
 	}
 	err = a.Borrow(bg, func(b *lockmem.Buffer) error {
 		if allocs := testing.AllocsPerRun(100, func() {
-			if err := s.OpenSecret(&held[0], b); err != nil {
+			if err := s.OpenSecret(held[0], b); err != nil {
 				t.Error(err)
 			}
 		}); allocs != 0 {

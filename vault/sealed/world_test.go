@@ -69,7 +69,7 @@ func served(s *Store, a *lockmem.Arena) (*state, error) {
 		return nil, err
 	}
 	for i := range held {
-		h := &held[i]
+		h := held[i]
 		text := ""
 		if h.Policy != nil {
 			text = string(h.Policy.Document)

@@ -310,7 +310,7 @@ func BenchmarkStore(b *testing.B) {
 	}
 	b.Run("OpenSecret", func(b *testing.B) {
 		i := 0
-		open := func(slot *lockmem.Buffer) error { return s.OpenSecret(&held[i%len(held)], slot) }
+		open := func(slot *lockmem.Buffer) error { return s.OpenSecret(held[i%len(held)], slot) }
 		b.ReportAllocs()
 		for b.Loop() {
 			i++

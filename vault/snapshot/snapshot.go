@@ -6,7 +6,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -44,6 +43,14 @@ func (id ID) String() string {
 		return id.Scope + "/policies/" + id.Name
 	}
 	return id.Scope + "/?" + string(id.Kind) + "/" + id.Name
+}
+
+// Compare orders documents by scope, kind and name.
+func (id ID) Compare(other ID) int {
+	if c := cmp.Or(strings.Compare(id.Scope, other.Scope), strings.Compare(string(id.Kind), string(other.Kind))); c != 0 {
+		return c
+	}
+	return strings.Compare(id.Name, other.Name)
 }
 
 // Entry is one document of Vault as this machine knows it, without its password. Exactly one of
@@ -88,7 +95,7 @@ type BatchUser struct {
 	Platform string              `json:"platform"`
 	Kind     string              `json:"kind"` // "password" or "none"
 	PAM      string              `json:"pam,omitempty"`
-	Names    map[string]string   `json:"names,omitempty"`    // by realm, or by model
+	Names    Names               `json:"names,omitempty"`
 	Services map[string][]string `json:"services,omitempty"` // by realm, or by model
 	Launch   bool                `json:"launch"`
 	Retrieve bool                `json:"retrieve"`
@@ -103,7 +110,7 @@ type Policy struct {
 	Document []byte `json:"-"` // sealed heads carry it beside their JSON
 }
 
-// Held is an entry as a Snapshot keeps it.
+// Held is an entry as a Snapshot keeps it. It is shared by all that hold it, and nobody changes it.
 type Held struct {
 	Entry
 	Confirmed time.Time // when Vault last said that this is the version in force
@@ -115,7 +122,7 @@ type Held struct {
 
 // User is a batch user in force on this machine.
 type User struct {
-	Held
+	*Held
 	Name      string // its own name, the last element of its path
 	RealmName string // what the realm of the look-up calls it; empty in Users
 	Ambiguous bool   // the same name comes from two scopes of one rank: never found by BatchUser
@@ -124,83 +131,69 @@ type User struct {
 // Snapshot is everything in force on one machine at one moment. Its methods may be called from
 // anywhere; nobody changes what they return.
 type Snapshot struct {
-	users    []*User                       // in order of Name
-	byName   map[string]*User              // by own name
-	byAlias  map[string]map[string][]*User // by realm or model, then by the name there
-	policies []*Held                       // in order of realm
-	byRealm  map[string]*Held
+	users    []*User            // in order of Name
+	aliases  map[string][]alias // by realm or model, in order of name
+	policies []*Held            // in order of realm
 	faults   []string
 }
 
-// New returns what of entries is in force on machine: the nearest scope wins. It keeps the entries'
-// slices and maps, which the caller must not change any more.
-func New(machine string, entries []Held) *Snapshot {
-	s := &Snapshot{
-		byName:  map[string]*User{},
-		byAlias: map[string]map[string][]*User{},
-		byRealm: map[string]*Held{},
-	}
-	for _, c := range s.nearest(machine, entries) {
-		switch c.best[0].ID.Kind {
-		case BatchUserKind:
-			s.addUser(c)
-		case PolicyKind:
-			s.addPolicy(c)
+// alias is what a realm or a model calls a batch user. Sorted lists of them are a third of the memory
+// that maps would take.
+type alias struct {
+	name string
+	user *User
+}
+
+// New returns what of entries is in force on machine: the nearest scope wins. It keeps the entries.
+func New(machine string, entries []*Held) *Snapshot {
+	s := &Snapshot{aliases: map[string][]alias{}}
+	all := make([]*Held, 0, len(entries))
+	for _, h := range entries {
+		if rank(machine, h) > 0 {
+			all = append(all, h)
+		} else {
+			s.faults = append(s.faults, fmt.Sprintf("%s: not a document of machine %q", h.ID, machine))
 		}
+	}
+	// Those that contest a name lie beside each other, the nearest first.
+	slices.SortFunc(all, func(a, b *Held) int {
+		if c := cmp.Or(strings.Compare(a.ID.Name, b.ID.Name), strings.Compare(string(a.ID.Kind), string(b.ID.Kind))); c != 0 {
+			return c
+		}
+		return cmp.Or(rank(machine, b)-rank(machine, a), strings.Compare(a.ID.Scope, b.ID.Scope))
+	})
+	s.users = make([]*User, 0, len(all))
+	for len(all) > 0 {
+		n, nearest := 0, 0 // how many contest the first one's name, and how many of them are as near as it
+		for n < len(all) && all[n].ID.Name == all[0].ID.Name && all[n].ID.Kind == all[0].ID.Kind {
+			if n++; rank(machine, all[n-1]) == rank(machine, all[0]) {
+				nearest = n
+			}
+		}
+		switch all[0].ID.Kind {
+		case BatchUserKind:
+			s.addUser(all[:nearest])
+		case PolicyKind:
+			s.addPolicy(all[:nearest])
+		}
+		all = all[n:]
+	}
+	for _, list := range s.aliases {
+		slices.SortStableFunc(list, func(a, b alias) int { return strings.Compare(a.name, b.name) })
 	}
 	return s
 }
 
-// contest is all entries of one kind and name that have the nearest rank.
-type contest struct{ best []*Held }
-
-func (c contest) clash() string {
-	if len(c.best) == 1 {
+// clash says that more than one is the nearest; "" when one is.
+func clash(best []*Held) string {
+	if len(best) == 1 {
 		return ""
 	}
-	paths := make([]string, len(c.best))
-	for i, h := range c.best {
+	paths := make([]string, len(best))
+	for i, h := range best {
 		paths[i] = h.ID.String()
 	}
 	return "the same name in two scopes: " + strings.Join(paths, ", ")
-}
-
-// nearest returns one contest per kind and name, in order of name.
-func (s *Snapshot) nearest(machine string, entries []Held) []contest {
-	type key struct {
-		kind Kind
-		name string
-	}
-	found := map[key][]*Held{}
-	for i := range entries {
-		h := &entries[i]
-		r := rank(machine, h)
-		if r == 0 {
-			s.faults = append(s.faults, fmt.Sprintf("%s: not a document of machine %q", h.ID, machine))
-			continue
-		}
-		k := key{h.ID.Kind, h.ID.Name}
-		best := found[k]
-		switch {
-		case len(best) == 0 || r > rank(machine, best[0]):
-			found[k] = []*Held{h}
-		case r == rank(machine, best[0]):
-			found[k] = append(best, h)
-		}
-	}
-	all := make([]contest, 0, len(found))
-	for _, best := range found {
-		slices.SortFunc(best, func(a, b *Held) int { return strings.Compare(a.ID.Scope, b.ID.Scope) })
-		all = append(all, contest{best})
-	}
-	slices.SortFunc(all, func(a, b contest) int {
-		x, y := a.best[0].ID, b.best[0].ID
-		if c := strings.Compare(x.Name, y.Name); c != 0 {
-			return c
-		}
-		return strings.Compare(string(x.Kind), string(y.Kind))
-	})
-	return all
 }
 
 // rank is higher for a nearer scope and zero for what does not belong to machine at all or does not
@@ -234,53 +227,51 @@ func rank(machine string, h *Held) int {
 	return 0
 }
 
-func (s *Snapshot) addUser(c contest) {
-	u := &User{Held: *c.best[0], Name: c.best[0].ID.Name}
-	if clash := c.clash(); clash != "" {
-		u.Ambiguous, u.Fault, u.Box = true, clash, nil
+func (s *Snapshot) addUser(best []*Held) {
+	u := &User{Held: best[0], Name: best[0].ID.Name}
+	if clash := clash(best); clash != "" {
+		h := *best[0]
+		h.Fault, h.Box = clash, nil
+		u.Held, u.Ambiguous = &h, true
 		s.faults = append(s.faults, clash)
 	}
 	s.users = append(s.users, u)
-	s.byName[u.Name] = u
 	// Every claimant's names count: a name that an ambiguous one may mean stays ambiguous.
-	for _, h := range c.best {
-		for where, alias := range h.BatchUser.Names {
-			if alias == "" {
-				continue
-			}
-			names := s.byAlias[where]
-			if names == nil {
-				names = map[string][]*User{}
-				s.byAlias[where] = names
-			}
-			if !slices.Contains(names[alias], u) {
-				names[alias] = append(names[alias], u)
+	for _, h := range best {
+		for _, n := range h.BatchUser.Names {
+			if n.Name != "" {
+				s.aliases[n.Where] = append(s.aliases[n.Where], alias{n.Name, u})
 			}
 		}
 	}
 }
 
-func (s *Snapshot) addPolicy(c contest) {
-	if clash := c.clash(); clash != "" {
+func (s *Snapshot) addPolicy(best []*Held) {
+	if clash := clash(best); clash != "" {
 		s.faults = append(s.faults, clash)
 		return
 	}
-	h := *c.best[0]
-	s.policies = append(s.policies, &h)
-	s.byRealm[h.ID.Name] = &h
+	s.policies = append(s.policies, best[0])
 }
 
 // Clashes says in words which names mean two batch users in the realm, which has the given model. It
 // looks at all of them: it is for status, not for requests.
 func (s *Snapshot) Clashes(realm, model string) []string {
-	names := map[string]bool{}
+	names := make([]string, 0, len(s.aliases[realm])+len(s.aliases[model]))
 	for _, where := range []string{realm, model} {
-		for alias := range s.byAlias[where] {
-			names[alias] = true
+		for _, a := range s.aliases[where] {
+			names = append(names, a.name)
 		}
 	}
+	slices.Sort(names)
 	var out []string
-	for _, name := range slices.Sorted(maps.Keys(names)) {
+	for i, name := range names {
+		if i > 0 && name == names[i-1] {
+			continue // seen
+		}
+		if alone := i+1 == len(names) || name != names[i+1]; alone && s.own(name) == nil {
+			continue // nearly all are
+		}
 		meant := s.meant(realm, model, name)
 		if len(meant) < 2 {
 			continue
@@ -324,33 +315,47 @@ func (s *Snapshot) BatchUser(realm, model, name string) (*User, error) {
 // meant returns every batch user that name can mean in the realm.
 func (s *Snapshot) meant(realm, model, name string) []*User {
 	var all []*User
-	if u := s.byName[name]; u != nil {
+	if u := s.own(name); u != nil {
 		all = append(all, u)
 	}
-	for _, u := range s.byAlias[realm][name] {
-		if !slices.Contains(all, u) {
-			all = append(all, u)
+	for _, a := range s.called(realm, name) {
+		if !slices.Contains(all, a.user) {
+			all = append(all, a.user)
 		}
 	}
-	for _, u := range s.byAlias[model][name] {
+	for _, a := range s.called(model, name) {
 		// A name by model counts only for those that the realm has no name for. Of an ambiguous
 		// one only the first document is looked at, so there it always counts.
-		if (u.Ambiguous || u.BatchUser.Names[realm] == "") && !slices.Contains(all, u) {
-			all = append(all, u)
+		if (a.user.Ambiguous || a.user.BatchUser.Names.In(realm) == "") && !slices.Contains(all, a.user) {
+			all = append(all, a.user)
 		}
 	}
 	return all
 }
 
+// own returns the batch user whose own name it is; nil when there is none.
+func (s *Snapshot) own(name string) *User {
+	i, found := slices.BinarySearchFunc(s.users, name, func(u *User, name string) int { return strings.Compare(u.Name, name) })
+	if !found {
+		return nil
+	}
+	return s.users[i]
+}
+
+// called returns those that have the name in a realm or by a model.
+func (s *Snapshot) called(where, name string) []alias {
+	list := s.aliases[where]
+	from, _ := slices.BinarySearchFunc(list, name, func(a alias, name string) int { return strings.Compare(a.name, name) })
+	to := from
+	for to < len(list) && list[to].name == name {
+		to++
+	}
+	return list[from:to]
+}
+
 // nameIn is what the realm calls u: the realm's name, else the model's, else its own.
 func (u *User) nameIn(realm, model string) string {
-	if n := u.BatchUser.Names[realm]; n != "" {
-		return n
-	}
-	if n := u.BatchUser.Names[model]; n != "" {
-		return n
-	}
-	return u.Name
+	return cmp.Or(u.BatchUser.Names.In(realm), u.BatchUser.Names.In(model), u.Name)
 }
 
 // ServicesIn returns the business services of u in the realm: the realm's, else the model's.
@@ -369,8 +374,11 @@ func (s *Snapshot) Policies() []*Held { return s.policies }
 
 // Policy returns the policy in force for the realm; false when there is none, or two of one rank.
 func (s *Snapshot) Policy(realm string) (*Held, bool) {
-	h, ok := s.byRealm[realm]
-	return h, ok
+	i, found := slices.BinarySearchFunc(s.policies, realm, func(h *Held, realm string) int { return strings.Compare(h.ID.Name, realm) })
+	if !found {
+		return nil, false
+	}
+	return s.policies[i], true
 }
 
 // Faults says in words, in a stable order, what of the entries is refused whatever the realm, and why.

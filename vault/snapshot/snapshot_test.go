@@ -9,71 +9,73 @@ import (
 )
 
 // batchUser is an entry whose username tells where it comes from. names is "place=name ...".
-func batchUser(scope, name, names string) Held {
-	u := &BatchUser{Username: scope, Platform: "unix", Kind: "password", Names: map[string]string{}}
+func batchUser(scope, name, names string) *Held {
+	u := &BatchUser{Username: scope, Platform: "unix", Kind: "password"}
+	called := map[string]string{}
 	for _, f := range strings.Fields(names) {
 		where, alias, _ := strings.Cut(f, "=")
-		u.Names[where] = alias
+		called[where] = alias
 	}
-	return Held{Entry: Entry{ID: ID{scope, BatchUserKind, name}, BatchUser: u}, Box: []byte{1}}
+	u.Names = NamesOf(called)
+	return &Held{Entry: Entry{ID: ID{scope, BatchUserKind, name}, BatchUser: u}, Box: []byte{1}}
 }
 
-func policyOf(scope, realm string) Held {
-	return Held{Entry: Entry{ID: ID{scope, PolicyKind, realm}, Policy: &Policy{Model: "opcon", Document: []byte(scope)}}}
+func policyOf(scope, realm string) *Held {
+	return &Held{Entry: Entry{ID: ID{scope, PolicyKind, realm}, Policy: &Policy{Model: "opcon", Document: []byte(scope)}}}
 }
 
 func TestBatchUser(t *testing.T) {
 	const m, g, g2, p = "machines/db01", "groups/a", "groups/b", "platforms/unix"
 	cases := []struct {
 		name    string
-		entries []Held
+		entries []*Held
 		asks    map[string]string // "realm:model:name" to "scope realm's name", "unknown" or "ambiguous"
 	}{
-		{"own name and the realm's name mean the same", []Held{batchUser(m, "pay", "opcon=users/pay")}, map[string]string{
+		{"own name and the realm's name mean the same", []*Held{batchUser(m, "pay", "opcon=users/pay")}, map[string]string{
 			"opcon:opcon:pay": m + " users/pay", "opcon:opcon:users/pay": m + " users/pay",
 			"automic:automic:pay": m + " pay", "automic:automic:users/pay": "unknown",
 			"opcon:opcon:other": "unknown", "opcon:opcon:": "unknown", "opcon:opcon:PAY": "unknown",
 		}},
-		{"the realm's name wins over the model's", []Held{batchUser(m, "pay", "prod=PROD.PAY opcon=users/pay")}, map[string]string{
+		{"the realm's name wins over the model's", []*Held{batchUser(m, "pay", "prod=PROD.PAY opcon=users/pay")}, map[string]string{
 			"prod:opcon:pay": m + " PROD.PAY", "prod:opcon:PROD.PAY": m + " PROD.PAY", "prod:opcon:users/pay": "unknown",
 			"test:opcon:users/pay": m + " users/pay", "test:opcon:PROD.PAY": "unknown", "test:automic:pay": m + " pay",
 		}},
-		{"the machine wins over groups and platforms", []Held{
+		{"the machine wins over groups and platforms", []*Held{
 			batchUser(p, "pay", ""), batchUser(g, "pay", ""), batchUser(m, "pay", ""),
 		}, map[string]string{"r::pay": m + " pay"}},
-		{"a group wins over platforms", []Held{batchUser(g, "pay", ""), batchUser(p, "pay", "")}, map[string]string{"r::pay": g + " pay"}},
-		{"a platform alone", []Held{batchUser(p, "pay", "")}, map[string]string{"r::pay": p + " pay"}},
-		{"a farther one's names do not count", []Held{batchUser(m, "pay", "r=A"), batchUser(p, "pay", "r=B")}, map[string]string{
+		{"a group wins over platforms", []*Held{batchUser(g, "pay", ""), batchUser(p, "pay", "")}, map[string]string{"r::pay": g + " pay"}},
+		{"a platform alone", []*Held{batchUser(p, "pay", "")}, map[string]string{"r::pay": p + " pay"}},
+		{"a farther one's names do not count", []*Held{batchUser(m, "pay", "r=A"), batchUser(p, "pay", "r=B")}, map[string]string{
 			"r::A": m + " A", "r::B": "unknown",
 		}},
-		{"the same name in two groups", []Held{batchUser(g, "pay", "r=A"), batchUser(g2, "pay", "r=B"), batchUser(g, "fin", "")}, map[string]string{
+		{"the same name in two groups", []*Held{batchUser(g, "pay", "r=A"), batchUser(g2, "pay", "r=B"), batchUser(g, "fin", "")}, map[string]string{
 			"r::pay": "ambiguous", "r::A": "ambiguous", "r::B": "ambiguous", "r::fin": g + " fin",
 		}},
-		{"the same name in two groups and on the machine", []Held{batchUser(g, "pay", ""), batchUser(g2, "pay", ""), batchUser(m, "pay", "")},
+		{"the same name in two groups and on the machine", []*Held{batchUser(g, "pay", ""), batchUser(g2, "pay", ""), batchUser(m, "pay", "")},
 			map[string]string{"r::pay": m + " pay"}},
-		{"one realm's name of two", []Held{batchUser(m, "pay", "r=X"), batchUser(m, "fin", "r=X"), batchUser(m, "ok", "r=Y")}, map[string]string{
+		{"one realm's name of two", []*Held{batchUser(m, "pay", "r=X"), batchUser(m, "fin", "r=X"), batchUser(m, "ok", "r=Y")}, map[string]string{
 			"r::X": "ambiguous", "r::pay": "ambiguous", "r::fin": "ambiguous", "r::ok": m + " Y", "s::pay": m + " pay", "s::fin": m + " fin",
 		}},
-		{"the own name of one is the realm's name of another", []Held{batchUser(m, "pay", "r=P"), batchUser(m, "fin", "r=pay")}, map[string]string{
+		{"the own name of one is the realm's name of another", []*Held{batchUser(m, "pay", "r=P"), batchUser(m, "fin", "r=pay")}, map[string]string{
 			"r::pay": "ambiguous", "r::P": "ambiguous", "r::fin": "ambiguous", "s::pay": m + " pay",
 		}},
-		{"the own name of one is the model's name of another", []Held{batchUser(m, "pay", ""), batchUser(m, "fin", "opcon=pay")}, map[string]string{
+		{"the own name of one is the model's name of another", []*Held{batchUser(m, "pay", ""), batchUser(m, "fin", "opcon=pay")}, map[string]string{
 			"r:opcon:pay": "ambiguous", "r:opcon:fin": "ambiguous", "r:automic:pay": m + " pay", "r:automic:fin": m + " fin",
 		}},
-		{"a realm's name of one, the model's of another", []Held{batchUser(m, "pay", "r=X"), batchUser(m, "fin", "opcon=X")}, map[string]string{
+		{"a realm's name of one, the model's of another", []*Held{batchUser(m, "pay", "r=X"), batchUser(m, "fin", "opcon=X")}, map[string]string{
 			"r:opcon:X": "ambiguous", "r:opcon:fin": "ambiguous", "s:opcon:X": m + " X",
 		}},
-		{"the model's name does not count where the realm has one", []Held{batchUser(m, "pay", "r=X"), batchUser(m, "fin", "r=F opcon=X")}, map[string]string{
+		{"the model's name does not count where the realm has one", []*Held{batchUser(m, "pay", "r=X"), batchUser(m, "fin", "r=F opcon=X")}, map[string]string{
 			"r:opcon:X": m + " X", "r:opcon:F": m + " F",
 		}},
-		{"named like itself", []Held{batchUser(m, "pay", "r=pay opcon=pay")}, map[string]string{"r:opcon:pay": m + " pay"}},
-		{"an ambiguous one makes others' names ambiguous", []Held{batchUser(g, "pay", "r=X"), batchUser(g2, "pay", "opcon=Y"), batchUser(m, "fin", "r=Y")},
+		{"named like itself", []*Held{batchUser(m, "pay", "r=pay opcon=pay")}, map[string]string{"r:opcon:pay": m + " pay"}},
+		{"an ambiguous one makes others' names ambiguous", []*Held{batchUser(g, "pay", "r=X"), batchUser(g2, "pay", "opcon=Y"), batchUser(m, "fin", "r=Y")},
 			map[string]string{"r:opcon:fin": "ambiguous", "r:opcon:Y": "ambiguous", "r:automic:fin": m + " Y"}},
-		{"what belongs to other machines is nothing", []Held{
+		{"what belongs to other machines is nothing", []*Held{
 			batchUser("machines/db02", "pay", ""), batchUser("machines/db01/x", "pay", ""), batchUser("other/x", "pay", ""),
 			batchUser("groups/", "pay", ""), batchUser("groups", "pay", ""), batchUser("", "pay", ""), batchUser(m, "", ""),
 		}, map[string]string{"r::pay": "unknown", "r::": "unknown"}},
-		{"an empty name for a realm is none", []Held{batchUser(m, "pay", "r=")}, map[string]string{"r::pay": m + " pay", "r::": "unknown"}},
+		{"an empty name for a realm is none", []*Held{batchUser(m, "pay", "r=")}, map[string]string{"r::pay": m + " pay", "r::": "unknown"}},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -115,7 +117,7 @@ func answer(u *User, err error) string {
 }
 
 func TestPolicies(t *testing.T) {
-	s := New("db01", []Held{
+	s := New("db01", []*Held{
 		policyOf("platforms/unix", "opcon"), policyOf("machines/db01", "opcon"), policyOf("groups/a", "opcon"),
 		policyOf("groups/a", "automic"), policyOf("groups/b", "automic"), policyOf("groups/b", "stonebranch"),
 		policyOf("machines/db02", "foreign"), {Entry: Entry{ID: ID{"machines/db01", PolicyKind, "empty"}}},
@@ -143,7 +145,7 @@ func TestPolicies(t *testing.T) {
 }
 
 func TestUsers(t *testing.T) {
-	s := New("db01", []Held{
+	s := New("db01", []*Held{
 		batchUser("groups/a", "two", ""), batchUser("groups/b", "two", ""), batchUser("machines/db01", "one", "r=ONE"),
 		batchUser("platforms/unix", "three", ""),
 	})
@@ -163,7 +165,7 @@ func TestUsers(t *testing.T) {
 }
 
 func TestServices(t *testing.T) {
-	u := &User{Held: Held{Entry: Entry{BatchUser: &BatchUser{Services: map[string][]string{"stonebranch": {"FIN"}, "prod": {}}}}}}
+	u := &User{Held: &Held{Entry: Entry{BatchUser: &BatchUser{Services: map[string][]string{"stonebranch": {"FIN"}, "prod": {}}}}}}
 	for where, want := range map[string]string{"test": "[FIN]", "prod": "[]"} {
 		if got := fmt.Sprint(u.ServicesIn(where, "stonebranch")); got != want {
 			t.Errorf("%s: got %s, want %s", where, got, want)

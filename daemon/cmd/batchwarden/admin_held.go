@@ -18,7 +18,7 @@ import (
 type scopeHeld struct {
 	users     []admin.BatchUser
 	policies  map[string]*held
-	byDefault map[string][]snapshot.Held // the entries, by the platform of those that name none
+	byDefault map[string][]*snapshot.Held // the entries, by the platform of those that name none
 }
 
 // scopesOf are the scopes that a machine reads.
@@ -43,7 +43,7 @@ func (r *reviewer) read(ctx context.Context, v *admin.Admin, machines []admin.Ma
 	for _, m := range machines {
 		for _, scope := range scopesOf(m) {
 			if r.scopes[scope] == nil {
-				r.scopes[scope] = &scopeHeld{policies: map[string]*held{}, byDefault: map[string][]snapshot.Held{}}
+				r.scopes[scope] = &scopeHeld{policies: map[string]*held{}, byDefault: map[string][]*snapshot.Held{}}
 				if slices.Contains(there, scope) {
 					scopes = append(scopes, scope)
 				}
@@ -102,27 +102,27 @@ func (s *scopeHeld) read(ctx context.Context, v *admin.Admin, scope string) erro
 }
 
 // entries are what a machine of the platforms takes from the scope.
-func (s *scopeHeld) entries(platforms []string) []snapshot.Held {
+func (s *scopeHeld) entries(platforms []string) []*snapshot.Held {
 	own := platforms[0]
 	if list, known := s.byDefault[own]; known {
 		return list
 	}
-	var list []snapshot.Held
+	var list []*snapshot.Held
 	for _, u := range s.users {
 		if b, err := batchUserOf(u, platformOf(u.Scope, platforms)); err == nil { // the others are noted
 			list = append(list, heldOf(u, b))
 		}
 	}
 	for realm, h := range s.policies {
-		list = append(list, snapshot.Held{Entry: snapshot.Entry{ID: snapshot.ID{Scope: h.scope, Kind: snapshot.PolicyKind, Name: realm},
+		list = append(list, &snapshot.Held{Entry: snapshot.Entry{ID: snapshot.ID{Scope: h.scope, Kind: snapshot.PolicyKind, Name: realm},
 			Version: h.version, Policy: &snapshot.Policy{Model: h.name, Document: h.text}}})
 	}
 	s.byDefault[own] = list
 	return list
 }
 
-func heldOf(u admin.BatchUser, b *snapshot.BatchUser) snapshot.Held {
-	return snapshot.Held{Entry: snapshot.Entry{ID: snapshot.ID{Scope: u.Scope, Kind: snapshot.BatchUserKind, Name: u.Name},
+func heldOf(u admin.BatchUser, b *snapshot.BatchUser) *snapshot.Held {
+	return &snapshot.Held{Entry: snapshot.Entry{ID: snapshot.ID{Scope: u.Scope, Kind: snapshot.BatchUserKind, Name: u.Name},
 		Version: u.Version, Created: u.Created, BatchUser: b}}
 }
 
@@ -169,12 +169,14 @@ func batchUserOf(u admin.BatchUser, platform string) (*snapshot.BatchUser, error
 		return nil, err
 	}
 	b := &snapshot.BatchUser{Username: d.Username, Domain: d.Domain, Group: d.Group, Platform: or(d.Platform, platform), Kind: or(d.Kind, "password"),
-		Launch: d.Launch, Retrieve: d.Retrieve, Names: map[string]string{}, Services: map[string][]string{}}
+		Launch: d.Launch, Retrieve: d.Retrieve, Services: map[string][]string{}}
+	names := map[string]string{}
 	for realm, name := range d.Names {
 		if name, is := name.(string); is && name != "" && !strings.HasPrefix(realm, "x_") {
-			b.Names[realm] = name
+			names[realm] = name
 		}
 	}
+	b.Names = snapshot.NamesOf(names)
 	for realm, list := range d.Services {
 		if list, is := list.([]any); is && !strings.HasPrefix(realm, "x_") {
 			b.Services[realm] = []string{}
@@ -197,7 +199,7 @@ func inRealm(u admin.BatchUser, realm, model string) (policy.BatchUser, error) {
 	if err != nil {
 		return policy.BatchUser{}, fmt.Errorf("%s/batch_users/%s: %w", u.Scope, u.Name, err)
 	}
-	known, err := snapshot.New(strings.TrimPrefix(u.Scope, "machines/"), []snapshot.Held{heldOf(u, b)}).BatchUser(realm, model, u.Name)
+	known, err := snapshot.New(strings.TrimPrefix(u.Scope, "machines/"), []*snapshot.Held{heldOf(u, b)}).BatchUser(realm, model, u.Name)
 	if err != nil {
 		return policy.BatchUser{}, err
 	}

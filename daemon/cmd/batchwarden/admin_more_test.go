@@ -195,7 +195,7 @@ func (v *vault) client() *admin.Admin {
 func TestReviewOfManyIsQuick(t *testing.T) {
 	const machines, users, batchUsers = 200, 500, 100
 	docs := map[string]string{"opcon": `{"model":"opcon","roles":{`, "automic": `{"model":"automic","users":{`, "uc": `{"model":"stonebranch","users":{`}
-	s := &scopeHeld{policies: map[string]*held{}, byDefault: map[string][]snapshot.Held{}}
+	s := &scopeHeld{policies: map[string]*held{}, byDefault: map[string][]*snapshot.Held{}}
 	for i := range users {
 		comma := map[bool]string{true: ","}[i > 0]
 		docs["opcon"] += fmt.Sprintf(`%s"r%d":{"machines":["m%d","m7"],"batch_users":{"unix":["g/b%d","g/b%d"]}}`, comma, i, i%machines, i%batchUsers, (i+1)%batchUsers)
@@ -224,7 +224,7 @@ func TestReviewOfManyIsQuick(t *testing.T) {
 	start := time.Now()
 	for i := range machines {
 		name := fmt.Sprintf("m%d", i)
-		r.scopes["machines/"+name] = &scopeHeld{byDefault: map[string][]snapshot.Held{}}
+		r.scopes["machines/"+name] = &scopeHeld{byDefault: map[string][]*snapshot.Held{}}
 		if err := r.machine(admin.Machine{Name: name, Platforms: []string{"unix"}}, w); err != nil {
 			t.Fatal(err)
 		}

@@ -180,7 +180,7 @@ func (r *reviewer) machines(ctx context.Context, v *admin.Admin) ([]admin.Machin
 
 // machine reviews one.
 func (r *reviewer) machine(m admin.Machine, out *reviewWriter) error {
-	var entries []snapshot.Held
+	var entries []*snapshot.Held
 	for _, scope := range scopesOf(m) {
 		entries = append(entries, r.scopes[scope].entries(m.Platforms)...)
 	}

@@ -1,0 +1,94 @@
+package refresh
+
+import (
+	"slices"
+	"time"
+
+	"batchwarden/vault/snapshot"
+)
+
+// entries are documents in order of their IDs. Snapshots share them, so one that changes is replaced.
+type entries []*snapshot.Held
+
+// get returns the document; nil when there is none.
+func (e entries) get(id snapshot.ID) *snapshot.Held {
+	if i, found := e.find(id); found {
+		return e[i]
+	}
+	return nil
+}
+
+func (e entries) find(id snapshot.ID) (int, bool) {
+	return slices.BinarySearchFunc(e, id, func(h *snapshot.Held, id snapshot.ID) int { return h.ID.Compare(id) })
+}
+
+func (e entries) sort() {
+	slices.SortFunc(e, func(a, b *snapshot.Held) int { return a.ID.Compare(b.ID) })
+}
+
+// put adds documents, in the place of those that are there.
+func (e *entries) put(documents map[snapshot.ID]*snapshot.Held) {
+	old := len(*e)
+	for id, h := range documents {
+		if i, found := (*e)[:old].find(id); found {
+			(*e)[i] = h
+		} else {
+			*e = append(*e, h)
+		}
+	}
+	if len(*e) > old {
+		e.sort()
+	}
+}
+
+// remove takes documents out.
+func (e *entries) remove(gone map[snapshot.ID]bool) {
+	if len(gone) > 0 {
+		*e = slices.DeleteFunc(*e, func(h *snapshot.Held) bool { return gone[h.ID] })
+	}
+}
+
+// standing is what is known of a document beside what it says.
+type standing struct {
+	confirmed time.Time
+	fault     string
+	rejected  time.Time
+}
+
+func (r *Refresher) standing(h *snapshot.Held) standing {
+	if len(r.memory.Fresh)+len(r.memory.Behind)+len(r.memory.Rejected) == 0 {
+		return standing{confirmed: r.memory.Confirmed[h.ID.Scope]} // as most of the time; paths cost more than all else here
+	}
+	path := h.ID.String()
+	s := standing{confirmed: r.memory.confirmed(h.ID, path), fault: r.memory.Behind[path].Why}
+	if j, is := r.memory.Rejected[path]; is && j.of(&h.Entry) {
+		s.rejected = j.Since
+	}
+	return s
+}
+
+func (s standing) is(h *snapshot.Held) bool {
+	return s.confirmed.Equal(h.Confirmed) && s.fault == h.Fault && s.rejected.Equal(h.Rejected)
+}
+
+// give makes s the standing of a document that no snapshot has yet.
+func (s standing) give(h *snapshot.Held) {
+	h.Confirmed, h.Fault, h.Rejected = s.confirmed, s.fault, s.rejected
+}
+
+// snapshot is what is held, with the time of Vault's last word on each.
+func (r *Refresher) snapshot() *snapshot.Snapshot {
+	serve := make([]*snapshot.Held, 0, len(r.held))
+	for i, h := range r.held {
+		if !r.serves(h.ID.Scope) {
+			continue
+		}
+		if s := r.standing(h); !s.is(h) {
+			h = new(*h)
+			s.give(h)
+			r.held[i] = h
+		}
+		serve = append(serve, h)
+	}
+	return snapshot.New(r.o.Machine, serve)
+}
