@@ -19,6 +19,7 @@ func main() {
 	testbed.Role()
 	role()
 	quick := flag.Bool("quick", false, "few rounds: shows that it works, not how fast it is")
+	only := flag.Bool("many", false, "only what has a bound: a daemon with many credentials")
 	check := flag.Bool("check", false, "fail when a figure that has a bound is over it")
 	inside := flag.Bool("inside", false, "run here rather than in a sandbox of its own")
 	flag.Parse()
@@ -34,17 +35,20 @@ func main() {
 		}
 		os.Exit(code)
 	}
-	if err := measureAll(*quick, *check, os.Stdout); err != nil {
+	if err := measureAll(*quick, *only, *check, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-// measureAll runs beds and everything there is to measure.
-func measureAll(quick, check bool, out io.Writer) error {
-	err := withBed(testbed.Options{OnDisk: true}, func(bed *testbed.Bed) error { return benchmark(bed, quick, out) })
-	if err != nil {
-		return err
+// measureAll runs beds and everything there is to measure, or only what has a
+// bound.
+func measureAll(quick, many, check bool, out io.Writer) error {
+	if !many {
+		err := withBed(testbed.Options{OnDisk: true}, func(bed *testbed.Bed) error { return benchmark(bed, quick, out) })
+		if err != nil {
+			return err
+		}
 	}
 	return withBed(manyOptions(), func(bed *testbed.Bed) error {
 		n := 10_000
