@@ -286,6 +286,12 @@ func (r *Refresher) attempt(ctx context.Context, t task) State {
 	if s.Changed+s.Removed > 0 {
 		r.o.Changed(done.put, done.removed)
 	}
+	if t.sweep {
+		r.trouble = trouble{}
+		if report.Code != OK {
+			r.trouble = trouble{report.Code, report.Detail}
+		}
+	}
 	r.done(t, r.o.Clock.Now(), done.whole, len(report.Scopes) > 0)
 	s.WentBack = r.witness(ctx, s.WentBack)
 	if done.whole && t.sweep {
@@ -306,6 +312,8 @@ func (r *Refresher) attempt(ctx context.Context, t task) State {
 	case report.Code != OK:
 		r.o.Log.Warn("sync incomplete", "code", report.Code, "detail", report.Detail)
 		return offline(s, report.Code, report.Detail)
+	case r.trouble.code != "":
+		return offline(s, r.trouble.code, r.trouble.detail) // what this poll asked for is well; the sweep was not
 	}
 	s.Code, s.Detail, s.LastSuccess, s.OfflineSince = OK, report.Detail, r.memory.LastSuccess, time.Time{}
 	return s

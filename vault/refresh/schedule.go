@@ -28,6 +28,7 @@ type schedule struct {
 	swept   time.Time // when a sweep succeeded last; zero: one is due
 	broken  int       // sweeps in a row of which a part failed
 	retry   time.Time // of the sweep of which a part failed
+	trouble trouble   // of that part; polls do not see it
 	spread  float64   // of sweeps, so that not all machines do them at once
 	turning map[snapshot.ID]turn
 }
@@ -39,6 +40,9 @@ type turn struct {
 	next    time.Time // when to look
 	looked  int
 }
+
+// trouble is why an attempt did not come out whole.
+type trouble struct{ code, detail string }
 
 // task is what an attempt is made for.
 type task struct {

@@ -97,6 +97,26 @@ func TestWhenToSweep(t *testing.T) {
 	})
 }
 
+// A scope that cannot be listed stays a trouble between two sweeps: polls, which only ask for its index, used to make
+// the state "ok" again.
+func TestTroubleOfASweepStays(t *testing.T) {
+	h := newHost(t)
+	h.sync(wholeScope())
+	h.sync(errand.Report{Code: errand.Forbidden, Detail: "no list", Scopes: []errand.Scope{{Scope: scope, Code: errand.Forbidden}}})
+	for range 3 {
+		h.pass(30 * time.Second)
+		if s := h.send(task{}, polled()); s.Code != errand.Forbidden || s.Detail != "no list" || s.OfflineSince.IsZero() {
+			t.Errorf("after a poll: %q %q, want the sweep's trouble", s.Code, s.Detail)
+		}
+	}
+	if s := h.sync(wholeScope()); s.Code != OK || !s.OfflineSince.IsZero() {
+		t.Errorf("after a whole sweep: %q", s.Code)
+	}
+	if s := h.send(task{}, polled()); s.Code != OK {
+		t.Errorf("after another poll: %q", s.Code)
+	}
+}
+
 func TestWhatThePollIsTold(t *testing.T) {
 	h := newHost(t)
 	h.sync(wholeScope(), batchUser("payroll", 1), policyDoc("good", 1))
