@@ -105,8 +105,8 @@ func TestHost(t *testing.T) {
 	if hostOf([]string{"1" + id[1:]}) == want {
 		t.Error("two machines have one name")
 	}
-	if Host() != Host() {
-		t.Error("the name changes")
+	if first, again := Host(), Host(); first != again {
+		t.Errorf("the name changes: %q, %q", first, again)
 	}
 }
 

@@ -34,7 +34,7 @@ const (
 // Errors that callers tell apart. The text around them says which path and why.
 var (
 	// ErrUnavailable reports a server that answers and cannot act: it is sealed, or in trouble.
-	ErrUnavailable = errors.New("Vault cannot act")
+	ErrUnavailable = errors.New("the server cannot act")
 	// ErrForbidden reports that the operator's token lacks a permission; the text names path and capability.
 	ErrForbidden = errors.New("the token may not do this")
 	// ErrConflict reports that somebody else changed the document meanwhile. Nothing was written.
