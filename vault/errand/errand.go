@@ -1,10 +1,17 @@
 // Package errand is what the daemon and its sync worker say to each other over
 // two pipes.
 //
-// The daemon sends two keys of 32 octets, then one frame with the task. The
-// worker answers with frames: any number of sealed records, then one report,
-// then the end of the pipe. A frame is its length as four octets, high order
-// first, and that much JSON.
+// The daemon sends two keys of 32 octets, then the task in two frames: what is
+// asked, and what is known. The worker answers with frames: any number of sealed
+// records, then one report, then the end of the pipe. A frame is its length as
+// four octets, high order first, and that much: one octet that says what it is,
+// and the rest. Tasks, tokens and reports are JSON. Records and what is known are
+// many and come with every poll, so they have a layout of their own (layout.go).
+//
+// The two programs are of one installation, and of different versions for a
+// moment during an upgrade. Members of the JSON that one of them does not know
+// pass. A layout never changes: another one is another kind of frame, and one of
+// an unknown kind fails that run, after which the daemon tries again.
 //
 // The worker's side is Receive and Writer, the daemon's is Send and Reader.
 // What either reads is bounded before it is taken.
@@ -33,7 +40,7 @@ var ErrTooLong = errors.New("errand: too long")
 type Task struct {
 	Generation uint64        `json:"generation"` // of the batch whose key was sent
 	Token      *sealed.Token `json:"token,omitempty"`
-	Known      []Known       `json:"known,omitempty"`
+	Known      []Known       `json:"-"` // in the frame that follows
 	Refused    []Refused     `json:"refused,omitempty"`
 	Indexes    []Index       `json:"indexes,omitempty"`
 	Sweep      bool          `json:"sweep,omitempty"`   // look at everything, whatever the indexes hint
@@ -43,12 +50,12 @@ type Task struct {
 
 // Known is one document that the daemon holds.
 type Known struct {
-	ID      snapshot.ID `json:"id"`
-	Version int64       `json:"version"`
-	Created time.Time   `json:"created"`
-	Turn    int64       `json:"turn,omitempty"` // as in snapshot.Entry, like the next two
-	Mark    []byte      `json:"mark,omitempty"`
-	Source  string      `json:"source,omitempty"`
+	ID      snapshot.ID
+	Version int64
+	Created time.Time
+	Turn    int64 // as in snapshot.Entry, like the next two
+	Mark    []byte
+	Source  string
 }
 
 // Refused is a version of a document that was read before and refused. It is
@@ -134,7 +141,7 @@ type Fault struct {
 // Message is one frame of an answer: exactly one of the three is set. A token
 // on its own is to be kept at once: what it was made from can be used only once.
 type Message struct {
-	Put    *sealed.Record `json:"put,omitempty"`
+	Put    *sealed.Record `json:"-"` // a frame of its own kind
 	Token  *sealed.Token  `json:"token,omitempty"`
 	Report *Report        `json:"report,omitempty"`
 }

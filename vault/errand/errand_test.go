@@ -25,8 +25,14 @@ func aTask() *errand.Task {
 	return &errand.Task{
 		Generation: 7,
 		Token:      &sealed.Token{Generation: 6, Box: []byte("box")},
-		Known:      []errand.Known{{ID: id("payroll"), Version: 3, Created: time.Date(2026, 1, 2, 3, 4, 5, 678, time.UTC)}},
-		Sweep:      true,
+		Known: []errand.Known{
+			{ID: id("payroll"), Version: 3, Created: time.Date(2026, 1, 2, 3, 4, 5, 678, time.UTC)},
+			{ID: id("reports"), Version: -1 << 63, Turn: 1<<63 - 1, Mark: []byte("mark"), Source: "ldap/static-cred/x"},
+			{ID: snapshot.ID{Scope: "platforms/unix", Kind: snapshot.BatchUserKind, Name: "payroll"}, Created: time.Date(9999, 12, 31, 23, 59, 59, 999999999, time.UTC)},
+			{ID: snapshot.ID{Scope: "platforms/unix", Kind: snapshot.PolicyKind, Name: "opcon"}},
+			{},
+		},
+		Sweep: true,
 	}
 }
 
@@ -74,6 +80,17 @@ func TestReceiveRefuses(t *testing.T) {
 	whole := keysAnd(t, aTask())
 	zero := keysAnd(t, &errand.Task{Generation: 0})
 	long := append(bytes.Clone(whole[:64]), 0xff, 0xff, 0xff, 0xff)
+	frames := func(list ...string) []byte {
+		b := bytes.Clone(whole[:64])
+		for _, f := range list {
+			b = append(binary.BigEndian.AppendUint32(b, uint32(len(f))), f...)
+		}
+		return b
+	}
+	const good, none = `t{"generation":1}`, "k\x00"
+	if _, task, err := errand.Receive(bytes.NewReader(frames(good, none))); err != nil || task.Generation != 1 || task.Known != nil {
+		t.Fatalf("got %+v, %v: what the cases below begin with is not right", task, err)
+	}
 	cases := map[string]struct {
 		in   []byte
 		want error
@@ -86,9 +103,19 @@ func TestReceiveRefuses(t *testing.T) {
 		"something after it":   {append(bytes.Clone(whole), 0), nil},
 		"generation 0":         {zero, nil},
 		"4 GiB":                {long, errand.ErrTooLong},
-		"two values in one":    {append(bytes.Clone(whole[:64]), 0, 0, 0, 4, '{', '}', '{', '}'), nil},
-		"an empty frame":       {append(bytes.Clone(whole[:64]), 0, 0, 0, 0), nil},
-		"a list for an object": {append(bytes.Clone(whole[:64]), 0, 0, 0, 2, '[', ']'), nil},
+		"two values in one":    {frames(good+"{}", none), nil},
+		"an empty frame":       {frames(""), nil},
+		"a list for an object": {frames("t[]", none), nil},
+		"another kind":         {frames(`m{"generation":1}`, none), nil},
+		"nothing known":        {frames(good), io.ErrUnexpectedEOF},
+		"two tasks":            {frames(good, good), nil},
+		"known without number": {frames(good, "k"), nil},
+		"more than there are":  {frames(good, "k\xff\xff\xff\xff\x0f"), nil},
+		"fewer than there are": {frames(good, "k\x00\x00"), nil},
+		"neither place":        {frames(good, "k\x01\x02\x00\x00\x00\x00\x00\x00\x00"), nil},
+		"a long text":          {frames(good, "k\x01\x00\x09\x00\x00\x00\x00\x00\x00"), nil},
+		"a second's 2^30 ns":   {frames(good, "k\x01\x00\x00\x00\x00\x80\x80\x80\x80\x04\x00\x00\x00"), nil},
+		"the year 292277026":   {frames(good, "k\x01\x00\x00\x00\xfe\xff\xff\xff\xff\xff\xff\xff\xff\x01\x00\x00\x00\x00"), nil},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -130,12 +157,14 @@ func TestAnswer(t *testing.T) {
 
 func TestAnswerWithoutReportIsNone(t *testing.T) {
 	var b bytes.Buffer
-	if err := errand.NewWriter(&b).Message(errand.Message{Put: &sealed.Record{ID: id("x")}}); err != nil {
-		t.Fatal(err)
+	w := errand.NewWriter(&b)
+	for _, m := range []errand.Message{{Put: &sealed.Record{ID: id("x")}}, {Report: &errand.Report{Code: errand.OK}}} {
+		if err := w.Message(m); err != nil {
+			t.Fatal(err)
+		}
 	}
-	whole := bytes.Clone(b.Bytes())
-	for n := range len(whole) + 1 {
-		r := errand.NewReader(bytes.NewReader(whole[:n]))
+	for n := range b.Len() {
+		r := errand.NewReader(bytes.NewReader(b.Bytes()[:n]))
 		var err error
 		for err == nil {
 			_, err = r.Next()
@@ -146,9 +175,29 @@ func TestAnswerWithoutReportIsNone(t *testing.T) {
 	}
 }
 
+func TestTokenDoesNotWait(t *testing.T) {
+	var b bytes.Buffer
+	w := errand.NewWriter(&b)
+	token := &sealed.Token{Generation: 7, Box: []byte("box")}
+	for _, m := range []errand.Message{{Put: &sealed.Record{ID: id("x")}}, {Token: token}} {
+		if err := w.Message(m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := errand.NewReader(&b)
+	if m, err := r.Next(); err != nil || m.Put == nil {
+		t.Fatalf("got %+v, %v; want the record that came before", m, err)
+	}
+	if m, err := r.Next(); err != nil || !reflect.DeepEqual(m.Token, token) {
+		t.Fatalf("got %+v, %v; want the token", m, err)
+	}
+}
+
 func TestAnswerRefuses(t *testing.T) {
 	for name, text := range map[string]string{
-		"neither": `{}`, "both": `{"put":{},"report":{"code":"ok"}}`, "two values": `{"report":{"code":"ok"}} {}`, "no JSON": `x`,
+		"neither": `m{}`, "both": `m{"token":{},"report":{"code":"ok"}}`, "two values": `m{"report":{"code":"ok"}} {}`, "no JSON": `mx`,
+		"no kind": ``, "another kind": `t{"report":{"code":"ok"}}`, "an empty record": `r`, "half a record": "r\x01s\x01k\x01n\x01\x00",
+		"more than a record": "r" + strings.Repeat("\x00", 10),
 	} {
 		t.Run(name, func(t *testing.T) {
 			in := append(binary.BigEndian.AppendUint32(nil, uint32(len(text))), text...)
@@ -157,8 +206,12 @@ func TestAnswerRefuses(t *testing.T) {
 			}
 		})
 	}
-	in := append(binary.BigEndian.AppendUint32(nil, 24), `{"report":{"code":"ok"}}`+"x"...)
-	if _, err := errand.NewReader(bytes.NewReader(in)).Next(); err == nil {
+	const report = `m{"report":{"code":"ok"}}`
+	in := append(binary.BigEndian.AppendUint32(nil, uint32(len(report))), report...)
+	if _, err := errand.NewReader(bytes.NewReader(in)).Next(); err != nil {
+		t.Fatalf("a report: %v", err)
+	}
+	if _, err := errand.NewReader(bytes.NewReader(append(in, 'x'))).Next(); err == nil {
 		t.Error("something after the report was let pass")
 	}
 	w := errand.NewWriter(io.Discard)
@@ -201,7 +254,7 @@ func TestBounds(t *testing.T) {
 
 func frameOf(head []byte) []byte {
 	var b bytes.Buffer
-	_ = errand.NewWriter(&b).Message(errand.Message{Put: &sealed.Record{Head: head}}) // a buffer takes all
+	_ = errand.NewWriter(&b).Message(errand.Message{Put: &sealed.Record{Head: head}}) // a buffer takes all; so much does not wait
 	return b.Bytes()
 }
 
@@ -219,7 +272,7 @@ func FuzzReader(f *testing.F) {
 	_ = w.Message(errand.Message{Put: &sealed.Record{ID: id("x"), Head: []byte("h")}}) // a buffer takes all
 	_ = w.Message(errand.Message{Report: &errand.Report{Code: errand.OK}})             // likewise
 	f.Add(b.Bytes())
-	f.Add([]byte{0, 0, 0, 2, '{', '}'})
+	f.Add([]byte{0, 0, 0, 3, 'm', '{', '}'})
 	f.Fuzz(func(t *testing.T, in []byte) {
 		r := errand.NewReader(bytes.NewReader(in))
 		var got []errand.Message
@@ -241,13 +294,13 @@ func FuzzReader(f *testing.F) {
 		w := errand.NewWriter(&again)
 		for _, m := range got {
 			if err := w.Message(m); err != nil {
-				return // a time that JSON cannot say again
+				return // a report's time that JSON cannot say again
 			}
 		}
 		r = errand.NewReader(&again)
 		for i := range got {
 			m, err := r.Next()
-			if err != nil || (m.Put == nil) != (got[i].Put == nil) {
+			if err != nil || !reflect.DeepEqual(m.Put, got[i].Put) {
 				t.Fatalf("message %d the second time: %+v, %v", i, m, err)
 			}
 		}
@@ -263,6 +316,16 @@ func FuzzReceive(f *testing.F) {
 		keys, task, err := errand.Receive(bytes.NewReader(in))
 		if (err == nil) != (keys != nil && task != nil) {
 			t.Fatalf("keys %v, task %v, error %v", keys != nil, task != nil, err)
+		}
+		if err != nil {
+			return
+		}
+		again := bytes.NewBuffer(make([]byte, 64))
+		if err := errand.Send(again, task); err != nil {
+			return // a time of the rest that JSON cannot say again
+		}
+		if _, second, err := errand.Receive(again); err != nil || !reflect.DeepEqual(second.Known, task.Known) {
+			t.Fatalf("the second time: %v, known %+v, was %+v", err, second, task.Known)
 		}
 	})
 }

@@ -1,12 +1,13 @@
 package errand
 
 import (
-	"bytes"
+	"bufio"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 )
 
 // Keys is what comes before the task.
@@ -24,8 +25,31 @@ func (k Keys) String() string { return "errand.Keys" }
 // GoString is String.
 func (k Keys) GoString() string { return k.String() }
 
+// kind is a frame's first octet.
+type kind byte
+
+const (
+	taskFrame    kind = 't' // JSON
+	knownFrame   kind = 'k'
+	recordFrame  kind = 'r'
+	messageFrame kind = 'm' // JSON: a token or a report
+)
+
 // Send writes the task. The keys went before it, from locked memory.
-func Send(w io.Writer, t *Task) error { return writeFrame(w, t) }
+func Send(w io.Writer, t *Task) error {
+	b, err := appendJSON(nil, taskFrame, t)
+	if err != nil {
+		return err
+	}
+	known := len(b)
+	if b, err = sized(appendKnown(begin(b, knownFrame), t.Known), known); err != nil {
+		return err
+	}
+	if _, err := w.Write(b); err != nil {
+		return fmt.Errorf("errand: %w", err)
+	}
+	return nil
+}
 
 // Receive reads keys and task, and that the daemon says no more. The caller wipes the keys.
 func Receive(r io.Reader) (*Keys, *Task, error) {
@@ -45,15 +69,22 @@ func Receive(r io.Reader) (*Keys, *Task, error) {
 	return k, t, nil
 }
 
-func readTask(r io.Reader, t *Task) error {
+func readTask(in io.Reader, t *Task) error {
+	r := bufio.NewReaderSize(in, buffer)
 	b, err := readFrame(r, MaxFrame)
-	if err != nil {
+	if err == nil {
+		err = decode(b, taskFrame, t)
+	}
+	if err == nil {
+		b, err = readFrame(r, MaxFrame)
+	}
+	if err == nil {
+		t.Known, err = readKnown(b)
+	}
+	switch {
+	case err != nil:
 		return fmt.Errorf("errand: task: %w", unexpected(err))
-	}
-	if err := decode(b, t); err != nil {
-		return fmt.Errorf("errand: task: %w", err)
-	}
-	if t.Generation == 0 {
+	case t.Generation == 0:
 		return errors.New("errand: task: generation 0")
 	}
 	return atEnd(r)
@@ -72,9 +103,13 @@ func (m *Message) one() bool {
 	return n == 1
 }
 
+// buffer is how much either end reads or writes at once: what a pipe holds.
+const buffer = 64 << 10
+
 // Writer is the worker's end of an answer.
 type Writer struct {
 	w    io.Writer
+	buf  []byte // whole frames that are not written yet
 	left int64
 	err  error
 	done bool
@@ -83,7 +118,9 @@ type Writer struct {
 // NewWriter returns a Writer of one answer to w.
 func NewWriter(w io.Writer) *Writer { return &Writer{w: w, left: MaxAnswer} }
 
-// Message writes m. After a report, and after an error, nothing more is
+// Message writes m. Records may wait for more of them: without the report they
+// are nothing. A token, and a report, is written with all before it when Message
+// returns. After a report, and after an error of the pipe, nothing more is
 // written. Message takes care that records leave room for a report.
 func (w *Writer) Message(m Message) error {
 	switch {
@@ -94,34 +131,49 @@ func (w *Writer) Message(m Message) error {
 	case !m.one():
 		return errMessage
 	}
-	b, err := frame(m)
+	start := len(w.buf)
+	b, err := appendMessage(w.buf, m)
 	if err != nil {
 		return err // nothing was written: the next message may fit
 	}
-	keep := int64(MaxFrame)
+	size, keep := int64(len(b)-start), int64(MaxFrame)
 	if m.Report != nil {
 		keep = 0
 	}
-	if int64(len(b)) > w.left-keep {
+	if size > w.left-keep {
 		return fmt.Errorf("%w: an answer of over %d octets", ErrTooLong, MaxAnswer)
 	}
-	w.left -= int64(len(b))
+	w.buf = b
+	w.left -= size
 	w.done = m.Report != nil
-	if _, err := w.w.Write(b); err != nil {
+	if m.Put != nil && len(w.buf) < buffer {
+		return nil
+	}
+	if _, err := w.w.Write(w.buf); err != nil {
 		w.err = fmt.Errorf("errand: %w", err)
 	}
+	w.buf = w.buf[:0]
 	return w.err
+}
+
+func appendMessage(b []byte, m Message) ([]byte, error) {
+	if m.Put != nil {
+		return sized(appendRecord(begin(b, recordFrame), m.Put), len(b))
+	}
+	return appendJSON(b, messageFrame, m)
 }
 
 // Reader is the daemon's end of an answer.
 type Reader struct {
-	r    io.Reader
+	r    *bufio.Reader
 	left int64
 	err  error
 }
 
 // NewReader returns a Reader of one answer from r.
-func NewReader(r io.Reader) *Reader { return &Reader{r: r, left: MaxAnswer} }
+func NewReader(r io.Reader) *Reader {
+	return &Reader{r: bufio.NewReaderSize(r, buffer), left: MaxAnswer}
+}
 
 // Next returns the next message. The report is the last: after it Next has seen
 // the end of the pipe, and returns io.EOF from then on. An answer that ends
@@ -149,7 +201,12 @@ func (r *Reader) next() (Message, error) {
 	}
 	r.left -= int64(len(b)) + 4
 	var m Message
-	if err := decode(b, &m); err != nil {
+	if len(b) > 0 && kind(b[0]) == recordFrame {
+		m.Put, err = readRecord(b)
+	} else {
+		err = decode(b, messageFrame, &m)
+	}
+	if err != nil {
 		return Message{}, fmt.Errorf("errand: answer: %w", err)
 	}
 	if !m.one() {
@@ -158,31 +215,33 @@ func (r *Reader) next() (Message, error) {
 	return m, nil
 }
 
-func writeFrame(w io.Writer, v any) error {
-	b, err := frame(v)
-	if err != nil {
-		return err
+// begin appends the beginning of a frame, whose length sized fills in.
+func begin(b []byte, k kind) []byte { return append(b, 0, 0, 0, 0, byte(k)) }
+
+// sized fills in the length of the frame that begins at start and ends with b.
+func sized(b []byte, start int) ([]byte, error) {
+	n := len(b) - start - 4
+	if n > MaxFrame {
+		return nil, fmt.Errorf("%w: a frame of %d octets", ErrTooLong, n)
 	}
-	if _, err := w.Write(b); err != nil {
-		return fmt.Errorf("errand: %w", err)
-	}
-	return nil
+	binary.BigEndian.PutUint32(b[start:], uint32(n))
+	return b, nil
 }
 
-func frame(v any) ([]byte, error) {
+func appendJSON(b []byte, k kind, v any) ([]byte, error) {
 	text, err := json.Marshal(v)
 	if err != nil {
 		return nil, fmt.Errorf("errand: %w", err)
 	}
-	if len(text) > MaxFrame {
-		return nil, fmt.Errorf("%w: a frame of %d octets", ErrTooLong, len(text))
-	}
-	return append(binary.BigEndian.AppendUint32(make([]byte, 0, 4+len(text)), uint32(len(text))), text...), nil
+	return sized(append(begin(b, k), text...), len(b))
 }
+
+// room is what readFrame makes room for before anything came.
+const room = 1 << 20
 
 // readFrame returns io.EOF only where a frame could have begun. It makes room
 // as octets come, so that a length alone costs nothing.
-func readFrame(r io.Reader, most int64) ([]byte, error) {
+func readFrame(r *bufio.Reader, most int64) ([]byte, error) {
 	var head [4]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {
 		return nil, err
@@ -191,20 +250,33 @@ func readFrame(r io.Reader, most int64) ([]byte, error) {
 	if n > most {
 		return nil, fmt.Errorf("%w: a frame of %d octets", ErrTooLong, n)
 	}
-	var b bytes.Buffer
-	if _, err := io.CopyN(&b, r, n); err != nil {
-		return nil, unexpected(err)
+	var b []byte
+	for have := int64(0); have < n; have = int64(len(b)) {
+		more := min(n-have, max(have, room))
+		b = slices.Grow(b, int(more))[:have+more]
+		if _, err := io.ReadFull(r, b[have:]); err != nil {
+			return nil, unexpected(err)
+		}
 	}
-	return b.Bytes(), nil
+	return b, nil
 }
 
-// decode takes one JSON value and nothing after it. Unknown members pass: the
-// two programs may be of different versions during an upgrade.
-func decode(b []byte, v any) error {
-	if len(b) == 0 {
-		return errors.New("an empty frame")
+// decode takes a frame of this kind, with one JSON value and nothing after it.
+func decode(b []byte, k kind, v any) error {
+	if err := isKind(b, k); err != nil {
+		return err
 	}
-	return json.Unmarshal(b, v)
+	return json.Unmarshal(b[1:], v)
+}
+
+func isKind(b []byte, k kind) error {
+	switch {
+	case len(b) == 0:
+		return errors.New("an empty frame")
+	case kind(b[0]) != k:
+		return fmt.Errorf("a frame of kind %q, want %q; daemon and sync worker may be of different versions", b[0], byte(k))
+	}
+	return nil
 }
 
 func atEnd(r io.Reader) error {

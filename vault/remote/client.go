@@ -1,7 +1,6 @@
 package remote
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -15,13 +14,10 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 	"unicode"
 
 	"batchwarden/vault/errand"
-
-	"github.com/hashicorp/vault/api"
 )
 
 const (
@@ -56,78 +52,55 @@ type answer struct {
 
 // client sends requests, at most parallel at a time.
 type client struct {
-	api      *api.Client
-	room     chan struct{}
-	requests atomic.Int64
+	server
+	room chan struct{}
 
-	mu     sync.Mutex // guards secret and health
+	mu     sync.Mutex // guards who, secret and health
+	who    caller
 	secret []string
 	health *trouble // what the first 5xx turned out to be
 }
 
 func newClient(c Config, t *tls.Config, secret []string) (*client, error) {
-	cl := &client{room: make(chan struct{}, parallel), secret: slices.Clone(secret)}
-	transport := &http.Transport{ // no proxy from the environment
-		TLSClientConfig:     t.Clone(),
-		TLSHandshakeTimeout: requestTime,
-		DialContext:         (&net.Dialer{Timeout: requestTime}).DialContext,
-		MaxIdleConnsPerHost: parallel,
-		IdleConnTimeout:     time.Minute,
-		ForceAttemptHTTP2:   true,
-	}
-	a, err := api.NewClient(&api.Config{
-		Address:    c.Address,
-		MaxRetries: 0, // the daemon tries again, with all it learnt
-		HttpClient: &http.Client{Transport: counted{transport, &cl.requests}, CheckRedirect: func(*http.Request, []*http.Request) error {
-			return http.ErrUseLastResponse // the api follows one, over TLS only
-		}},
-	})
+	address, err := parseAddress(c.Address)
 	if err != nil {
-		return nil, fmt.Errorf("remote: %w", err)
+		return nil, err
 	}
-	a.ClearToken() // the environment may have set one
-	a.ClearNamespace()
-	if c.Namespace != "" {
-		a.SetNamespace(c.Namespace)
+	cl := &client{room: make(chan struct{}, parallel), who: caller{namespace: c.Namespace}, secret: slices.Clone(secret)}
+	cl.address = address
+	cl.web = &http.Client{
+		Transport: &http.Transport{ // no proxy from the environment; HTTP/1.1, as one connection for all is slower at either end
+			TLSClientConfig:     t.Clone(),
+			TLSHandshakeTimeout: requestTime,
+			DialContext:         (&net.Dialer{Timeout: requestTime}).DialContext,
+			MaxConnsPerHost:     parallel,
+			MaxIdleConnsPerHost: parallel,
+			IdleConnTimeout:     time.Minute,
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
-	cl.api = a
 	return cl, nil
-}
-
-// counted counts requests and bounds what answers may cost.
-type counted struct {
-	next http.RoundTripper
-	n    *atomic.Int64
-}
-
-func (c counted) RoundTrip(r *http.Request) (*http.Response, error) {
-	c.n.Add(1)
-	resp, err := c.next.RoundTrip(r)
-	if resp != nil && resp.Body != nil {
-		resp.Body = &bounded{resp.Body, maxBody}
-	}
-	return resp, err
-}
-
-var errLong = errors.New("an answer that is too long")
-
-type bounded struct {
-	io.ReadCloser
-	left int
-}
-
-func (b *bounded) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	if b.left -= n; b.left < 0 {
-		return 0, errLong
-	}
-	return n, err
 }
 
 // setToken puts the token on every request from now on, and in no message.
 func (c *client) setToken(token string) {
 	c.conceal(token)
-	c.api.SetToken(token)
+	c.setCaller(token)
+}
+
+// clearToken sends the token no more.
+func (c *client) clearToken() { c.setCaller("") }
+
+func (c *client) setCaller(token string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.who.token = token
+}
+
+func (c *client) caller() caller {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.who
 }
 
 // conceal keeps secret out of every message from now on.
@@ -145,20 +118,18 @@ func (c *client) do(ctx context.Context, path string, query url.Values, body any
 	case <-ctx.Done():
 		return answer{}, c.cause(ctx, ctx.Err())
 	}
-	a, t := c.send(ctx, c.api, path, query, body)
+	a, t := c.ask(ctx, c.caller(), path, query, body)
 	if t != nil || a.status < 500 {
 		return a, t
 	}
 	return a, c.serverTrouble(ctx, a)
 }
 
-func (c *client) send(ctx context.Context, via *api.Client, path string, query url.Values, body any) (answer, *trouble) {
+func (c *client) ask(ctx context.Context, who caller, path string, query url.Values, body any) (answer, *trouble) {
 	ctx, cancel := context.WithTimeout(ctx, requestTime)
 	defer cancel()
-	// Raw, errors too: which 404 it is decides whether something is removed.
-	resp, err := raw(ctx, via.Logical(), path, query, body)
-	var refused *api.ResponseError
-	if err != nil && !errors.As(err, &refused) {
+	resp, err := c.request(ctx, who, path, query, body)
+	if err != nil {
 		return answer{}, c.cause(ctx, err)
 	}
 	defer resp.Body.Close()
@@ -190,17 +161,6 @@ func (c *client) send(ctx context.Context, via *api.Client, path string, query u
 	return a, nil
 }
 
-func raw(ctx context.Context, via *api.Logical, path string, query url.Values, body any) (*api.Response, error) {
-	if body == nil {
-		return via.ReadRawWithDataWithContext(ctx, path, query)
-	}
-	text, err := json.Marshal(body)
-	if err != nil {
-		return nil, err
-	}
-	return via.WriteRawWithContext(ctx, path, text)
-}
-
 // serverTrouble finds out once what is behind a 5xx: a sealed server says so to anybody.
 func (c *client) serverTrouble(ctx context.Context, a answer) *trouble {
 	c.mu.Lock()
@@ -210,16 +170,12 @@ func (c *client) serverTrouble(ctx context.Context, a answer) *trouble {
 		return known
 	}
 	t := &trouble{errand.Error, fmt.Sprintf("the server answers %d", a.status)}
-	anybody := c.api.WithNamespace("")
-	if clone, err := anybody.Clone(); err == nil { // a clone has no token
-		clone.ClearNamespace()
-		var st struct {
-			Sealed *bool `json:"sealed"`
-		}
-		h, ht := c.send(ctx, clone, "sys/seal-status", nil, nil)
-		if ht == nil && h.status == http.StatusOK && json.Unmarshal(h.body, &st) == nil && st.Sealed != nil && *st.Sealed {
-			t = &trouble{errand.Sealed, "the server is sealed"}
-		}
+	var st struct {
+		Sealed *bool `json:"sealed"`
+	}
+	h, ht := c.ask(ctx, caller{}, "sys/seal-status", nil, nil)
+	if ht == nil && h.status == http.StatusOK && json.Unmarshal(h.body, &st) == nil && st.Sealed != nil && *st.Sealed {
+		t = &trouble{errand.Sealed, "the server is sealed"}
 	}
 	c.mu.Lock()
 	c.health = t
@@ -241,7 +197,7 @@ func (c *client) cause(ctx context.Context, err error) *trouble {
 	switch {
 	case isTLS(err):
 		code = errand.TLS
-	case errors.Is(err, errLong), errors.Is(err, io.ErrUnexpectedEOF), strings.Contains(err.Error(), "protocol downgrade"):
+	case errors.Is(err, errLong), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, errDowngrade):
 		code = errand.Answer
 	case errors.Is(err, context.DeadlineExceeded):
 		err = fmt.Errorf("no answer within %v", requestTime)
@@ -313,8 +269,7 @@ func clean(s string) string {
 // unmarshal takes what is needed of an answer that was found to be JSON. What
 // is not there stays zero, and is checked by the caller.
 func unmarshal(a answer, v any) *trouble {
-	d := json.NewDecoder(bytes.NewReader(a.body))
-	if err := d.Decode(v); err != nil {
+	if err := json.Unmarshal(a.body, v); err != nil {
 		return &trouble{errand.Answer, "an answer that is not one of Vault's"} // err may quote it
 	}
 	return nil

@@ -67,7 +67,7 @@ type verdict struct {
 
 // knowledge is what the daemon said of one scope.
 type knowledge struct {
-	known   map[snapshot.ID]errand.Known
+	known   map[snapshot.ID]*errand.Known
 	refused map[snapshot.ID]errand.Refused
 }
 
@@ -191,11 +191,11 @@ func massive(lost, known int) bool {
 
 // compare orders by (created, version): a document that was removed for good
 // and written anew begins with version 1 again.
-func compare(s sight, k errand.Known) int {
+func compare(s sight, k *errand.Known) int {
 	return cmp.Or(s.created.Compare(k.Created), cmp.Compare(s.version, k.Version))
 }
 
-func olderText(s sight, k errand.Known) string {
+func olderText(s sight, k *errand.Known) string {
 	return fmt.Sprintf("older: Vault has version %d of %s, this machine version %d of %s",
 		s.version, s.created.UTC().Format(time.RFC3339), k.Version, k.Created.UTC().Format(time.RFC3339))
 }
@@ -251,21 +251,40 @@ func (x *index) news(k knowledge, scope string) (ids []snapshot.ID, whole bool) 
 	if len(x.names) < len(kinds) {
 		return nil, true
 	}
-	for id := range k.known {
-		if _, named := x.names[id.Kind][id.Name]; !named {
+	for id, have := range k.known {
+		switch version, named := x.names[id.Kind][id.Name]; {
+		case !named:
 			return nil, true
+		case version != have.Version:
+			ids = append(ids, id)
 		}
 	}
+	if x.len() > len(k.known) {
+		ids = append(ids, x.unknown(k, scope)...)
+	}
+	slices.SortFunc(ids, order)
+	return ids, false
+}
+
+// len is how many documents the index names.
+func (x *index) len() (n int) {
+	for _, names := range x.names {
+		n += len(names)
+	}
+	return n
+}
+
+// unknown is what the index names and nobody knows.
+func (x *index) unknown(k knowledge, scope string) (ids []snapshot.ID) {
 	for kind, names := range x.names {
-		for name, version := range names {
+		for name := range names {
 			id := snapshot.ID{Scope: scope, Kind: kind, Name: name}
-			if have, ok := k.known[id]; goodName(name) && (!ok || have.Version != version) {
+			if _, known := k.known[id]; !known && goodName(name) {
 				ids = append(ids, id)
 			}
 		}
 	}
-	slices.SortFunc(ids, order)
-	return ids, false
+	return ids
 }
 
 func sorted(m map[snapshot.ID]sight) []snapshot.ID {

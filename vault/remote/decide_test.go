@@ -23,9 +23,9 @@ func policyID(n string) snapshot.ID {
 }
 
 func knows(ids ...snapshot.ID) knowledge {
-	k := knowledge{known: map[snapshot.ID]errand.Known{}}
+	k := knowledge{known: map[snapshot.ID]*errand.Known{}}
 	for _, id := range ids {
-		k.known[id] = errand.Known{ID: id, Version: 3, Created: day}
+		k.known[id] = &errand.Known{ID: id, Version: 3, Created: day}
 	}
 	return k
 }

@@ -45,7 +45,7 @@ func (r *run) fetchWith(ctx context.Context, id snapshot.ID, have *sourced) sigh
 		return sight{state: gone, why: &trouble{detail: why}} // this second, as its metadata says
 	}
 	s := sight{version: doc.age.Version, created: doc.age.Created}
-	k, known := r.known[id]
+	k, known := r.scoped[id.Scope].known[id]
 	if known && compare(s, k) < 0 || known && compare(s, k) == 0 && have == nil {
 		return s // older than its metadata, which was newer than what is known
 	}

@@ -37,7 +37,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"regexp"
 
 	"batchwarden/vault/errand"
 )
@@ -66,10 +65,20 @@ type Source struct {
 	sources prefixes
 }
 
-// The bounds of names; Vault limits paths, and documents say the same.
-var name = regexp.MustCompile(`^[A-Za-z0-9._-]{1,61}$`)
+// maxName bounds names: Vault limits paths, and documents say the same.
+const maxName = 61
 
-func goodName(s string) bool { return name.MatchString(s) && s != "." && s != ".." }
+// goodName reports whether s is 1 to maxName of A-Z a-z 0-9 . _ - and no dots alone.
+func goodName(s string) bool {
+	for i := range len(s) {
+		switch c := s[i]; {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '.', c == '_', c == '-':
+		default:
+			return false
+		}
+	}
+	return s != "" && len(s) <= maxName && s != "." && s != ".."
+}
 
 // New reads every file that c names; afterwards none is needed. An error is the
 // machine's own set-up at fault, and wraps errors.ErrUnsupported where c asks

@@ -127,7 +127,7 @@ func (r *run) logIn(ctx context.Context) *trouble {
 	case r.refused != nil: // once in a run: servers count refused logins
 		return r.refused
 	}
-	r.client.api.ClearToken() // an old one does not go to a login
+	r.client.clearToken() // an old one does not go to a login
 	now := time.Now()
 	a, t := r.client.do(ctx, l.path, nil, l.body)
 	switch {

@@ -151,7 +151,7 @@ func (r *run) sources(ctx context.Context, v *view) (refused bool) {
 // turn reads the source of a known document, and the document too when another
 // password lies there.
 func (r *run) turn(ctx context.Context, id snapshot.ID, s sight) (after sight, refused bool) {
-	known := r.known[id]
+	known := r.scoped[id.Scope].known[id]
 	got, t := r.readSource(ctx, id, known.Source)
 	switch {
 	case t != nil:
@@ -183,9 +183,12 @@ func (r *run) fromSource(ctx context.Context, e *snapshot.Entry, have *sourced) 
 		return nil, &fault{&trouble{detail: fmt.Sprintf("source: %q is of another username than the document", u.Source)}, later}
 	}
 	e.Mark, e.Rotates = have.mark, have.rotates
-	known := r.known[e.ID]
-	if e.Turn = known.Turn + 1; known.Turn > 0 && hmac.Equal(known.Mark, have.mark) {
-		e.Turn = known.Turn
+	e.Turn = 1
+	if known, have := r.scoped[e.ID.Scope].known[e.ID]; have {
+		e.Turn += known.Turn
+		if known.Turn > 0 && hmac.Equal(known.Mark, e.Mark) {
+			e.Turn = known.Turn
+		}
 	}
 	return have.password, nil
 }

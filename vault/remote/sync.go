@@ -11,7 +11,6 @@ import (
 
 	"batchwarden/vault/errand"
 	"batchwarden/vault/sealed"
-	"batchwarden/vault/snapshot"
 )
 
 const (
@@ -33,8 +32,7 @@ type run struct {
 	keys    *errand.Keys
 	task    *errand.Task
 
-	known  map[snapshot.ID]errand.Known
-	scoped map[string]knowledge // the same by scope, with what was refused before
+	scoped map[string]knowledge // what the task knows, by scope
 	room   room
 
 	handed sync.Map // of snapshot.ID and sight: what this run handed on

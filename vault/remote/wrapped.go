@@ -93,7 +93,7 @@ func (r *run) openWrapped(ctx context.Context, w *wrapped) (bad, t *trouble) {
 // and that was made by asking for a secret_id of our role. lost is called when
 // the answer that held it was lost on the way.
 func (c *client) unwrap(ctx context.Context, w *wrapped, lost func()) (secretID string, t *trouble) {
-	c.api.ClearToken()
+	c.clearToken()
 	a, t := c.do(ctx, "sys/wrapping/lookup", nil, map[string]any{"token": w.token})
 	if t != nil {
 		return "", t
@@ -115,7 +115,7 @@ func (c *client) unwrap(ctx context.Context, w *wrapped, lost func()) (secretID 
 			clean(about.Data.CreationPath))}
 	}
 	c.setToken(w.token)
-	defer c.api.ClearToken()
+	defer c.clearToken()
 	a, t = c.do(ctx, "sys/wrapping/unwrap", nil, map[string]any{})
 	if t != nil {
 		lost()

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime/debug"
 
 	"batchwarden/daemon/config"
 	"batchwarden/platform/confine"
@@ -34,10 +35,18 @@ func main() {
 		flag.Usage()
 		os.Exit(exitUsage)
 	}
+	collectLater()
 	if err := run(*file, os.Stdin, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "batchwarden-sync:", err)
 		os.Exit(exitNotHeard)
 	}
+}
+
+// collectLater lets garbage lie, as the process ends soon: a poll is over before
+// its first collection. The memory limit is for runs that read everything.
+func collectLater() {
+	debug.SetGCPercent(800)
+	debug.SetMemoryLimit(128 << 20)
 }
 
 // run carries out one errand. Its error is about the pipes; all else is in the report.
