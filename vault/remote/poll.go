@@ -234,7 +234,7 @@ func parseIndex(text []byte) *index {
 
 // plainVersions reads {"NAME":VERSION,…} as this project writes and Vault answers
 // it, without space. Of anything else, which need not be wrong, it takes nothing.
-// A JSON decoder is eight times as long about 10,000 names.
+// A JSON decoder takes three times as long, which shows in a poll over thousands.
 func plainVersions(text []byte) (names map[string]int64, plain bool) {
 	if !bytes.HasPrefix(text, []byte("{")) || !bytes.HasSuffix(text, []byte("}")) {
 		return nil, false

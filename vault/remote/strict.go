@@ -222,16 +222,6 @@ func (f *fields) inner(name string) *fields {
 	return &fields{place: f.place + name + ".", o: o, faults: f.faults, taken: map[string]bool{}}
 }
 
-// whole is a number without a fraction; 0 for everything else.
-func whole(v any) int64 {
-	n, _ := v.(json.Number) // anything else is no number below
-	i, err := n.Int64()
-	if err != nil {
-		return 0
-	}
-	return i
-}
-
 // most is how many members or elements are taken of any one map or list.
 const most = 1000
 

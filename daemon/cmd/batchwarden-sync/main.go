@@ -45,7 +45,7 @@ func main() {
 // collectLater lets garbage lie, as the process ends soon: a poll is over before
 // its first collection. The memory limit is for runs that read everything.
 func collectLater() {
-	debug.SetGCPercent(800)
+	debug.SetGCPercent(400)
 	debug.SetMemoryLimit(128 << 20)
 }
 
