@@ -25,7 +25,7 @@ platform/peer          :
 platform/boottime      :
 platform/hostkey       : platform/lockmem platform/safefile
 platform/hostkey/mint  : platform/hostkey platform/lockmem platform/safefile
-platform/launch        : platform/account platform/localsock
+platform/launch        : platform/account platform/localsock platform/peer
 platform/launch/become : platform/account
 platform/launch/keeper : platform/account platform/launch platform/launch/become platform/localsock platform/peer platform/safefile
 
