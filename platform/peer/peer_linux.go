@@ -1,13 +1,12 @@
 package peer
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"net"
 	"os"
 	"slices"
-	"strconv"
+	"strings"
 	"syscall"
 	"unsafe"
 
@@ -19,7 +18,7 @@ const overflowID = 65534
 
 func of(c *net.UnixConn) (p Peer, err error) {
 	err = control(c, func(fd int) error {
-		p, err = ofSocket(fd)
+		p, err = ofSocket(fd, false)
 		return err
 	})
 	return p, wrap(err)
@@ -30,7 +29,7 @@ func accepted(c syscall.Conn, path string) (p Peer, err error) {
 		if err := isAccepted(fd, path); err != nil {
 			return err
 		}
-		p, err = ofSocket(fd)
+		p, err = ofSocket(fd, false)
 		return err
 	})
 	return p, wrap(err)
@@ -42,15 +41,9 @@ func (p Peer) alive(c syscall.Conn) bool {
 		if err != nil || int(now.Pid) != p.PID || now.Uid != p.UID {
 			return ErrGone
 		}
-		return running(fd, p)
+		_, err = running(fd, p, false)
+		return err
 	}) == nil
-}
-
-func wrap(err error) error {
-	if err == nil {
-		return nil
-	}
-	return fmt.Errorf("peer: %w", err)
 }
 
 func control(c syscall.Conn, f func(fd int) error) error {
@@ -66,44 +59,71 @@ func control(c syscall.Conn, f func(fd int) error) error {
 }
 
 func isAccepted(fd int, path string) error {
-	not := func(format string, args ...any) error {
-		return fmt.Errorf("%w: %s", ErrNotAccepted, fmt.Sprintf(format, args...))
+	remote, err := acceptedFrom(fd, path)
+	// A client that has bound its own end to a name is refused with those that connected out: it looks the same.
+	if err == nil && remote != "" {
+		err = notAccepted("its other end is bound to %q", remote)
 	}
-	// The domain first: the questions after it mean something else for other kinds of socket, or hang on a device.
-	domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
-	if err != nil {
-		return not("not a socket: %v", err)
+	return err
+}
+
+// isNamed is isAccepted where the other end has to be bound to an abstract name, which it returns.
+func isNamed(fd int, path string) (name string, err error) {
+	remote, err := acceptedFrom(fd, path)
+	// Who connected out to a path has that as its other end's name; whoever bound ours to do so is seen below.
+	if err == nil && !strings.HasPrefix(remote, "\x00") {
+		err = notAccepted("its other end is bound to %q, which is not an abstract name", remote)
 	}
-	kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
-	if err != nil {
-		return err
-	}
-	if domain != unix.AF_UNIX || kind != unix.SOCK_STREAM {
-		return not("domain %d, type %d", domain, kind)
-	}
-	switch listening, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN); {
-	case err != nil:
-		return err
-	case listening != 0:
-		return not("it listens")
-	}
+	return remote, err
+}
+
+// acceptedFrom returns the name that the other end is bound to, "" for none.
+func acceptedFrom(fd int, path string) (remote string, err error) {
 	local, err := boundTo(unix.SYS_GETSOCKNAME, fd)
 	if err != nil {
-		return err
+		return "", notAccepted("%v", err)
 	}
 	if local != path || path == "" {
-		return not("it is bound to %q", local)
+		return "", notAccepted("it is bound to %q", local)
 	}
-	remote, err := boundTo(unix.SYS_GETPEERNAME, fd)
-	if err != nil {
-		return not("%v", err)
+	if kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE); err != nil || kind != unix.SOCK_STREAM {
+		return "", notAccepted("type %d, %v", kind, err)
 	}
-	// A client that has bound its own end to a name is refused with those that connected out: it looks the same.
-	if remote != "" {
-		return not("its other end is bound to %q", remote)
+	remote, err = boundTo(unix.SYS_GETPEERNAME, fd)
+	switch {
+	case errors.Is(err, unix.ENOTCONN):
+		return "", notAccepted("it listens, or is not connected")
+	case err != nil:
+		return "", notAccepted("%v", err)
 	}
-	return nil
+	if uid, known := binder(fd); known && uid != 0 && uid != uint32(os.Geteuid()) {
+		return "", notAccepted("the file that it is bound to belongs to uid %d", uid)
+	}
+	return remote, nil
 }
+
+func notAccepted(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", ErrNotAccepted, fmt.Sprintf(format, args...))
+}
+
+// binder is the owner of the file that a Unix socket is bound to, in whatever file system: the daemon can make a user
+// and a mount namespace and bind our path there, but the file will be its own. A file that is gone still has its owner:
+// sockets of an earlier launcher's count. known is false without CAP_NET_ADMIN.
+func binder(fd int) (uid uint32, known bool) {
+	file, err := unix.IoctlRetInt(fd, siocUnixFile)
+	if err != nil {
+		return 0, false
+	}
+	defer unix.Close(file)
+	var st unix.Stat_t
+	if err := unix.Fstat(file, &st); err != nil {
+		return 0, false
+	}
+	return st.Uid, true
+}
+
+// siocUnixFile is SIOCUNIXFILE, which opens the file that a socket is bound to, as a path only.
+const siocUnixFile = 0x89e0
 
 // boundTo asks for one of the two names of a Unix socket: its path, an abstract name with its leading NUL, or "" when
 // it has none. Package unix returns the same for no name and for some abstract ones.
@@ -112,6 +132,9 @@ func boundTo(call uintptr, fd int) (string, error) {
 	size := uint32(unsafe.Sizeof(sa))
 	if _, _, errno := unix.RawSyscall(call, uintptr(fd), uintptr(unsafe.Pointer(&sa)), uintptr(unsafe.Pointer(&size))); errno != 0 {
 		return "", errno
+	}
+	if sa.Family != unix.AF_UNIX {
+		return "", fmt.Errorf("address family %d", sa.Family)
 	}
 	used := int(size) - int(unsafe.Offsetof(sa.Path))
 	if used <= 0 {
@@ -127,7 +150,21 @@ func boundTo(call uintptr, fd int) (string, error) {
 	return string(name), nil
 }
 
-func ofSocket(fd int) (Peer, error) {
+// ofSocket is who made the connection, if that process runs. older is for tests: what is left on kernels that do not
+// keep hold of it.
+func ofSocket(fd int, older bool) (Peer, error) {
+	p, err := credentials(fd)
+	if err != nil {
+		return Peer{}, err
+	}
+	if p.Started, err = running(fd, p, older); err != nil {
+		return Peer{}, err
+	}
+	return p, nil
+}
+
+// credentials is who made the connection.
+func credentials(fd int) (Peer, error) {
 	cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
 	if err != nil {
 		return Peer{}, os.NewSyscallError("SO_PEERCRED", err)
@@ -142,11 +179,7 @@ func ofSocket(fd int) (Peer, error) {
 	}
 	groups = append(groups, cred.Gid)
 	slices.Sort(groups)
-	p := Peer{PID: int(cred.Pid), UID: cred.Uid, GID: cred.Gid, Groups: slices.Compact(groups)}
-	if err := running(fd, p); err != nil {
-		return Peer{}, err
-	}
-	return p, nil
+	return Peer{PID: int(cred.Pid), UID: cred.Uid, GID: cred.Gid, Groups: slices.Compact(groups)}, nil
 }
 
 func peerGroups(fd int) ([]uint32, error) {
@@ -166,63 +199,30 @@ func peerGroups(fd int) ([]uint32, error) {
 	return nil, os.NewSyscallError("SO_PEERGROUPS", unix.ERANGE)
 }
 
-// running says whether the process that made the connection runs.
-func running(fd int, p Peer) error {
-	pidfd, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PEERPIDFD)
-	switch {
-	case err == nil:
-		defer unix.Close(pidfd)
-		return runs(pidfd)
-	case !errors.Is(err, unix.ENOPROTOOPT):
-		return fmt.Errorf("%w: SO_PEERPIDFD: %w", ErrGone, err)
-	}
-	return runsOld(p)
-}
-
-// runs polls a pidfd, which becomes readable when its process has ended.
-func runs(pidfd int) error {
-	for {
-		fds := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
-		n, err := unix.Poll(fds, 0)
-		switch {
-		case errors.Is(err, unix.EINTR):
-			continue
-		case err != nil:
-			return os.NewSyscallError("poll", err)
-		case n != 0:
-			return ErrGone
-		}
-		return nil
-	}
-}
-
-// runsOld is for kernels before 6.5: the number is not pinned, so that somebody else may have it by now; that it is
-// the same user's is all that can be seen.
-func runsOld(p Peer) error {
-	pidfd, err := unix.PidfdOpen(p.PID, 0)
+// running says whether the process that made the connection runs, and on older kernels since when.
+func running(fd int, p Peer, older bool) (started uint64, err error) {
+	process, err := hold(fd, p.PID, older)
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrGone, err)
+		return 0, err
 	}
-	defer unix.Close(pidfd)
-	status, err := os.ReadFile("/proc/" + strconv.Itoa(p.PID) + "/status")
+	defer process.close()
+	if process.pidfd >= 0 {
+		return p.Started, process.runs(0)
+	}
+	// The number is not pinned: a process that came later may have it by now. That it is the same user's is all that
+	// can be seen at first; later that it began at the same time.
+	if started, err = process.started(); err != nil {
+		return 0, err
+	}
+	if p.Started != 0 && p.Started != started {
+		return 0, fmt.Errorf("%w: its number is another process's now", ErrGone)
+	}
+	status, err := process.read("status")
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrGone, err)
+		return 0, err
 	}
-	if uids := fields(status, "Uid:"); len(uids) != 4 || !slices.Contains(uids, strconv.FormatUint(uint64(p.UID), 10)) {
-		return fmt.Errorf("%w: its number is another user's now", ErrGone)
+	if uids := numbers(status, "Uid:"); len(uids) != 4 || !slices.Contains(uids, p.UID) {
+		return 0, fmt.Errorf("%w: its number is another user's now", ErrGone)
 	}
-	return runs(pidfd)
-}
-
-// fields returns what follows key in a file like /proc/PID/status.
-func fields(status []byte, key string) (values []string) {
-	for line := range bytes.Lines(status) {
-		if rest, ok := bytes.CutPrefix(line, []byte(key)); ok {
-			for _, f := range bytes.Fields(rest) {
-				values = append(values, string(f))
-			}
-			return values
-		}
-	}
-	return nil
+	return started, process.runs(started)
 }

@@ -1,16 +1,27 @@
 package peer
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
 	"syscall"
 )
 
-var errUnsupported = fmt.Errorf("peer: the callers of a Windows pipe cannot be identified yet: %w", errors.ErrUnsupported)
+var errUnsupported = fmt.Errorf("the callers of a Windows pipe cannot be identified yet: %w", errors.ErrUnsupported)
 
-func of(*net.UnixConn) (Peer, error) { return Peer{}, errUnsupported }
+func of(*net.UnixConn) (Peer, error) { return Peer{}, wrap(errUnsupported) }
 
-func accepted(syscall.Conn, string) (Peer, error) { return Peer{}, errUnsupported }
+func accepted(syscall.Conn, string) (Peer, error) { return Peer{}, wrap(errUnsupported) }
 
 func (Peer) alive(syscall.Conn) bool { return false }
+
+type attestor struct{}
+
+func newAttestor() (*Attestor, error) { return nil, errUnsupported }
+
+func (*attestor) attest(context.Context, syscall.Conn, string, Want) (Attested, error) {
+	return Attested{}, errUnsupported
+}
+
+type seen struct{}
