@@ -256,6 +256,9 @@ func receive(c *net.UnixConn, data, oob []byte) (n int, files []*os.File, err er
 		err = io.EOF // itself, as any reader's
 	}
 	if oobn == 0 {
+		if err == nil && flags&unix.MSG_CTRUNC != 0 {
+			err = fmt.Errorf("%w: more descriptors than may come", ErrFrame)
+		}
 		return n, nil, err
 	}
 	messages, parseErr := unix.ParseSocketControlMessage(oob[:oobn])

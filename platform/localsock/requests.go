@@ -1,6 +1,7 @@
 package localsock
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -26,6 +27,8 @@ type Requests struct {
 	closed bool
 	files  []*os.File // of the request that is being read
 	err    error      // what broke the connection
+	closer *Closer    // of descriptors that are not used; nil: they are closed at once
+	owner  uint32     // then: as whose
 }
 
 // NewRequests takes the connection over; limit is how many descriptors a request may bring.
@@ -33,11 +36,38 @@ func NewRequests(c *net.UnixConn, limit int) *Requests {
 	return &Requests{UnixConn: c, limit: limit, oob: controlRoom(limit), fresh: true}
 }
 
+// CloseWith has descriptors that are not used closed by closer, as this owner's; say so before anything is read. While
+// too many of the owner's wait there, further ones break the connection.
+func (c *Requests) CloseWith(closer *Closer, owner uint32) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closer, c.owner = closer, owner
+}
+
+// Discard closes descriptors that Begin returned.
+func (c *Requests) Discard(files []*os.File) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.discard(files)
+}
+
+// discard is Discard with mu held.
+func (c *Requests) discard(files []*os.File) {
+	if c.closer != nil {
+		c.closer.Close(c.owner, files...)
+		return
+	}
+	closeAll(files)
+}
+
 // Read reads what came. Where a request begins it reads one octet, so that the descriptors which come with it are this
 // request's: the kernel would join the end of one request and the begin of the next, and its descriptors.
 func (c *Requests) Read(b []byte) (int, error) {
 	c.mu.Lock()
-	fresh, err := c.fresh, c.err
+	fresh, err, oob := c.fresh, c.err, c.oob
+	if c.closer != nil && c.closer.Full(c.owner) {
+		oob = nil // without room for them the kernel lets go of them
+	}
 	c.mu.Unlock()
 	if err != nil || len(b) == 0 {
 		return 0, err
@@ -45,7 +75,7 @@ func (c *Requests) Read(b []byte) (int, error) {
 	if fresh {
 		b = b[:1]
 	}
-	n, files, err := receive(c.UnixConn, b, c.oob)
+	n, files, err := receive(c.UnixConn, b, oob)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(files) > 0 {
@@ -53,10 +83,12 @@ func (c *Requests) Read(b []byte) (int, error) {
 			err = c.accept(files)
 		}
 		if err != nil {
-			closeAll(files)
-			c.err = err
-			return 0, err
+			c.discard(files)
 		}
+	}
+	if err != nil && (len(files) > 0 || errors.Is(err, ErrFrame)) {
+		c.err = err
+		return 0, err
 	}
 	if n > 0 {
 		c.fresh = false
@@ -98,7 +130,7 @@ func (c *Requests) End() {
 // Close closes the connection, and the descriptors of a request that was not handled.
 func (c *Requests) Close() error {
 	c.mu.Lock()
-	closeAll(c.files)
+	c.discard(c.files)
 	c.files, c.closed = nil, true
 	c.mu.Unlock()
 	return c.UnixConn.Close()
@@ -107,18 +139,22 @@ func (c *Requests) Close() error {
 // File is what can be sent with a request: an *os.File or a connection.
 type File = syscall.Conn
 
-// WithFiles returns the connection, which sends the descriptors with the first octet that is written. The files stay
-// the caller's and must be open until then.
-func WithFiles(c *net.UnixConn, files ...File) net.Conn {
-	return &bringing{UnixConn: c, files: files}
-}
-
-type bringing struct {
+// Bringing is a connection whose requests bring descriptors.
+type Bringing struct {
 	*net.UnixConn
 	files []File // still to be sent
 }
 
-func (b *bringing) Write(data []byte) (n int, err error) {
+// WithFiles returns the connection, which sends the descriptors with the first octet that is written. The files stay
+// the caller's and must be open until then.
+func WithFiles(c *net.UnixConn, files ...File) *Bringing {
+	return &Bringing{UnixConn: c, files: files}
+}
+
+// Bring has the descriptors sent with the next octet that is written: the first of a request. Nobody may be writing.
+func (b *Bringing) Bring(files ...File) { b.files = files }
+
+func (b *Bringing) Write(data []byte) (n int, err error) {
 	if len(b.files) > 0 && len(data) > 0 {
 		n, err = sendFiles(b.UnixConn, data, b.files)
 		if err != nil {

@@ -1,0 +1,247 @@
+package localsock
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func checkStream(f File, own []string) error {
+	return control(f, func(fd int) error {
+		kind, err := kindOf(fd)
+		switch {
+		case err != nil:
+			return err
+		case kind == unix.S_IFSOCK:
+			return notOurs(fd, own)
+		case kind == unix.S_IFREG, kind == unix.S_IFIFO, kind == unix.S_IFCHR, kind == unix.S_IFBLK:
+			return nil
+		case kind == unix.S_IFDIR:
+			return fmt.Errorf("%w: a directory", ErrKind)
+		}
+		return fmt.Errorf("%w: neither a file nor a pipe, a socket or a terminal", ErrKind)
+	})
+}
+
+// kindOf is the type of the file that can be used through fd.
+func kindOf(fd int) (uint32, error) {
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	if err != nil {
+		return 0, fmt.Errorf("%w: %w", ErrKind, err)
+	}
+	if flags&unix.O_PATH != 0 {
+		return 0, fmt.Errorf("%w: opened without access (O_PATH)", ErrKind)
+	}
+	// Without asking: a file system in user space (FUSE) or on the network could take for ever to answer.
+	var st unix.Statx_t
+	if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_TYPE, &st); err != nil {
+		return 0, fmt.Errorf("%w: its type is not known: %w", ErrKind, err)
+	}
+	return uint32(st.Mode) & unix.S_IFMT, nil
+}
+
+// notOurs refuses a socket with one of these names at either end.
+func notOurs(fd int, own []string) error {
+	for _, name := range []func(int) (unix.Sockaddr, error){unix.Getsockname, unix.Getpeername} {
+		at, err := name(fd)
+		if err != nil {
+			continue // not connected
+		}
+		if u, is := at.(*unix.SockaddrUnix); is && u.Name != "" && slices.Contains(own, u.Name) {
+			return fmt.Errorf("%w: a socket of this service itself", ErrKind)
+		}
+	}
+	return nil
+}
+
+func pack(files []*os.File) (_ *os.File, err error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("localsock: %w", os.NewSyscallError("socketpair", err))
+	}
+	defer unix.Close(pair[1])
+	fds := make([]int, 0, len(files))
+	// Held open by Control while they are sent.
+	var with func(rest []*os.File) error
+	with = func(rest []*os.File) error {
+		if len(rest) == 0 {
+			return unix.Sendmsg(pair[1], []byte{byte(len(fds))}, unix.UnixRights(fds...), nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
+		}
+		return control(rest[0], func(fd int) error {
+			fds = append(fds, fd)
+			return with(rest[1:])
+		})
+	}
+	if err := with(files); err != nil {
+		return nil, errors.Join(fmt.Errorf("localsock: the descriptors cannot be passed on: %w", err), unix.Close(pair[0]))
+	}
+	return os.NewFile(uintptr(pair[0]), "descriptors"), nil
+}
+
+type outlet struct {
+	file *os.File
+	pipe bool
+}
+
+func newOutlet(f *os.File, own []string) (*Outlet, error) {
+	o := &Outlet{outlet{file: f}}
+	err := control(f, func(fd int) error {
+		kind, err := kindOf(fd)
+		if err != nil {
+			return err
+		}
+		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrKind, err)
+		}
+		switch {
+		case flags&unix.O_ACCMODE == unix.O_RDONLY:
+			return fmt.Errorf("%w: it is open for reading only", ErrKind)
+		case kind == unix.S_IFIFO:
+			o.pipe = true
+			return nil
+		case kind != unix.S_IFSOCK:
+			return fmt.Errorf("%w: neither a pipe nor a socket", ErrKind)
+		}
+		domain, domainErr := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+		style, styleErr := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
+		if domainErr != nil || styleErr != nil || domain != unix.AF_UNIX || style != unix.SOCK_STREAM {
+			return fmt.Errorf("%w: a socket, but not a Unix stream socket", ErrKind)
+		}
+		return notOurs(fd, own)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return o, nil
+}
+
+func (o *Outlet) await(atMost time.Duration) {
+	until := time.Now().Add(atMost)
+	// What it says does not matter: the next write finds out.
+	_ = control(o.file, func(fd int) error { return awaitRoom(fd, until) })
+}
+
+func awaitRoom(fd int, until time.Time) error {
+	for {
+		left := max(time.Until(until), 0)
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, int((left+time.Millisecond-1)/time.Millisecond))
+		if n != 0 || !errors.Is(err, unix.EINTR) && err != nil {
+			return err
+		}
+		if left == 0 {
+			return os.ErrDeadlineExceeded
+		}
+	}
+}
+
+// pipeBuf is PIPE_BUF: so much is written as one piece, and moved as one.
+const pipeBuf = 4096
+
+func (o *Outlet) write(secret Secret) error {
+	err := control(o.file, func(fd int) error {
+		if o.pipe {
+			return intoPipe(fd, secret.Bytes())
+		}
+		return intoSocket(fd, secret.Bytes())
+	})
+	if errors.Is(err, unix.EAGAIN) {
+		return fmt.Errorf("nobody has read from it, and there is no room: %w", os.ErrDeadlineExceeded)
+	}
+	return err
+}
+
+// intoPipe writes by way of a pipe of our own, whose content the kernel then moves. A write to the other pipe itself
+// waits for room unless O_NONBLOCK is set, and who passed it can clear that, and fill the pipe, at any moment.
+func intoPipe(fd int, secret []byte) error {
+	if len(secret) == 0 {
+		return nil
+	}
+	var own [2]int
+	if err := unix.Pipe2(own[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
+		return os.NewSyscallError("pipe2", err)
+	}
+	defer unix.Close(own[0])
+	defer unix.Close(own[1])
+	if len(secret) > pipeBuf {
+		return unix.EMSGSIZE
+	}
+	if n, err := unix.Write(own[1], secret); err != nil || n != len(secret) {
+		return errors.Join(io.ErrShortWrite, err)
+	}
+	for {
+		n, err := unix.Splice(own[0], nil, fd, nil, len(secret), unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return err
+		case n != int64(len(secret)):
+			return io.ErrShortWrite
+		default:
+			return nil
+		}
+	}
+}
+
+func intoSocket(fd int, secret []byte) error {
+	for len(secret) > 0 {
+		n, err := unix.SendmsgN(fd, secret, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return err
+		default:
+			secret = secret[n:]
+		}
+	}
+	return nil
+}
+
+func move(to, pipe *os.File) (moved int64, err error) {
+	err = control(pipe, func(from int) error {
+		return control(to, func(fd int) error {
+			for {
+				n, err := unix.Splice(from, nil, fd, nil, 1<<16, unix.SPLICE_F_MOVE)
+				switch {
+				case errors.Is(err, unix.EINTR):
+				case errors.Is(err, unix.EAGAIN): // one of them does not block
+					ready := []unix.PollFd{{Fd: int32(from), Events: unix.POLLIN}}
+					if _, err := unix.Poll(ready, -1); err != nil && !errors.Is(err, unix.EINTR) {
+						return err
+					}
+					if err := awaitRoom(fd, time.Now().Add(time.Hour)); err != nil {
+						return err
+					}
+				case err != nil:
+					return err
+				case n == 0:
+					return nil
+				default:
+					moved += n
+				}
+			}
+		})
+	})
+	// A file that is appended to, and some devices, take nothing from a pipe.
+	if errors.Is(err, unix.EINVAL) {
+		rest, err := moveByHand(to, pipe)
+		return moved + rest, err
+	}
+	return moved, err
+}
+
+// control lends out the descriptor, which stays open meanwhile, without changing its flags.
+func control(f File, use func(fd int) error) error {
+	rc, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var inner error
+	outer := rc.Control(func(fd uintptr) { inner = use(int(fd)) })
+	return errors.Join(outer, inner)
+}

@@ -1,0 +1,22 @@
+//go:build !linux && !windows
+
+package localsock
+
+import (
+	"os"
+	"time"
+)
+
+func checkStream(File, []string) error { return errUnsupported }
+
+func pack([]*os.File) (*os.File, error) { return nil, errUnsupported }
+
+type outlet struct{}
+
+func newOutlet(*os.File, []string) (*Outlet, error) { return nil, errUnsupported }
+
+func (o *Outlet) await(time.Duration) {}
+
+func (o *Outlet) write(Secret) error { return errUnsupported }
+
+func move(to, pipe *os.File) (int64, error) { return moveByHand(to, pipe) }
