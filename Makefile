@@ -24,7 +24,7 @@ S390X_TESTS := Golden|Head|Seal|Store|Rekey|Foreign|Apply|Open|Compaction|Swappe
 SOAK_TIME ?= 10m
 SOAK_SEED ?= 1
 
-.PHONY: help build devserver test test-s390x vet race lint demo playground bench soak clean need-test need-demo need-bench
+.PHONY: help build devserver rootfs test test-s390x test-systemd vet race lint demo playground bench soak clean need-test need-systemd need-demo need-bench
 
 help:
 	@echo 'make build        batchwardend, batchwarden, batchwarden-launcher, batchwarden-sync into build/bin'
@@ -32,6 +32,7 @@ help:
 	@echo 'make playground   the same set-up, kept until Ctrl-C, with commands to try'
 	@echo 'make test         everything, real server and real accounts included (as root; otherwise without those)'
 	@echo 'make test-s390x   formats and pipes on a big-endian machine, under qemu-user (part of make test)'
+	@echo 'make test-systemd a booted systemd loads a credential (as root; part of make test)'
 	@echo 'make bench        every figure as a ratio to a reference measured in the same run'
 	@echo 'make soak         long runs: SOAK_TIME=10m each, SOAK_SEED=1, SOAK=pattern to choose'
 	@echo 'make lint         gofmt, go vet, staticcheck'
@@ -51,11 +52,19 @@ build/tools/devserver: $(DEVSERVER)
 	cd vault/devserver && CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags='-s -w' -o ../../build/tools/devserver .
 	@touch $@
 
-test: need-test build devserver vet
+test: need-test build devserver rootfs vet
 	CGO_ENABLED=0 $(GO) test -count=1 -timeout 20m ./...
 	cd vault/devserver && CGO_ENABLED=0 $(GO) test -count=1 ./...
 	cd daemon/policy/bench && CGO_ENABLED=0 $(GO) vet . && CGO_ENABLED=0 $(GO) test -count=1 .
 	@$(MAKE) --no-print-directory test-s390x race
+
+test-systemd: need-systemd build devserver rootfs
+	BATCHWARDEN_NO_SKIP=1 CGO_ENABLED=0 $(GO) test -count=1 -v -run '^(TestSystemd|TestCredentials)$$' ./daemon
+
+# What the machine that TestSystemd boots is made of. The underscore keeps go from looking for packages in it.
+rootfs:
+	@mkdir -p build
+	@installer/tools/rootfs build/_rootfs
 
 # What lies on disks and goes through pipes is the same on a big-endian machine.
 test-s390x:
@@ -106,7 +115,7 @@ build/tools/staticcheck: installer/tools/go.mod installer/tools/go.sum
 	cd installer/tools && CGO_ENABLED=0 $(GO) build -o ../../build/tools/staticcheck honnef.co/go/tools/cmd/staticcheck
 	@touch $@
 
-need-test need-demo need-bench: need-%:
+need-test need-systemd need-demo need-bench: need-%:
 	@installer/tools/need $*
 
 clean:

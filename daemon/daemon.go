@@ -90,6 +90,7 @@ func Run(ctx context.Context, c *config.Config, models map[string]policy.Model, 
 			return wire.Memory{Backend: arena.Backend(), Degraded: arena.Degraded(), Dumpable: lockmem.Hardened() != nil}
 		},
 		Clock: clock, Version: version, Log: log,
+		Suspension: suspension(c, log), KeepSuspension: keepSuspension(c),
 	})
 	if foreign := foreign(store.Status()); foreign != "" {
 		b.Noticed("local_vault.foreign", foreign)
@@ -109,18 +110,19 @@ func Run(ctx context.Context, c *config.Config, models map[string]policy.Model, 
 	late.set(syncer{refresher, c.Vault.Address})
 
 	front := server.New(&rekeying{b, store, arena, records, log}, log)
-	return serve(ctx, parts{c, records, launcher, b, refresher, front, log})
+	return serve(ctx, parts{c, records, launcher, b, refresher, front, newCredentials(launcher, b, log), log})
 }
 
 // parts are what runs beside each other.
 type parts struct {
-	config    *config.Config
-	audit     *audit.Log
-	launcher  *launch.Launcher
-	broker    *broker.Broker
-	refresher *refresh.Refresher
-	front     *server.Server
-	log       *slog.Logger
+	config      *config.Config
+	audit       *audit.Log
+	launcher    *launch.Launcher
+	broker      *broker.Broker
+	refresher   *refresh.Refresher
+	front       *server.Server
+	credentials *credentials
+	log         *slog.Logger
 }
 
 // serve runs the parts until ctx ends or one of them fails. The audit log is
@@ -149,11 +151,16 @@ func serve(ctx context.Context, p parts) error {
 		return nil
 	})
 	start("job ends", p.auditEnds)
+	start("state", p.broker.WatchState)
 	doors := make(chan net.Listener)
 	start("sockets", func(ctx context.Context) error { return p.answer(ctx, doors) })
+	start("credentials", p.credentials.run)
 	start("launcher", func(ctx context.Context) error {
 		return p.launcher.Run(ctx, func(public *net.UnixListener) {
 			p.refresher.Kick()
+			if p.config.SystemdSocket != "" {
+				p.credentials.session()
+			}
 			select {
 			case doors <- public:
 			case <-ctx.Done():

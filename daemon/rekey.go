@@ -32,7 +32,7 @@ type rekeying struct {
 // names the key has to name it in the configuration next, and an operator who
 // could add a key of his own would need no more than a copy of the vault's
 // file. It is written down before it is done.
-func (r *rekeying) Rekey(ctx context.Context, p peer.Peer, body *wire.HostKey, pipe *os.File) (wire.HostKey, error) {
+func (r *rekeying) Rekey(ctx context.Context, p *peer.Connection, body *wire.HostKey, pipe *os.File) (wire.HostKey, error) {
 	was := r.store.Status()
 	record := &audit.Record{
 		Kind: audit.Rekey, DecisionID: rand.Text(), Verdict: audit.Deny, Operator: true,

@@ -12,6 +12,10 @@ const (
 	Delivered   = "retrieve.ended" // it was handed out, or could not be
 	Signal      = "signal"         // may this job be sent a signal? written before it is
 	Output      = "output"         // may this job's output be read for that subject?
+	Forget      = "forget"         // may this ended job be forgotten? written before it is
+	DryRun      = "dry_run"        // would this job be started? nothing was
+	Suspend     = "suspend"        // nothing is started from here on
+	Resume      = "resume"         // and from here on it is again
 	Synced      = "sync"           // something changed in what this machine is entitled to
 	Report      = "report"         // a caller says how a password did where it was used
 	LocalVault  = "local_vault"    // the vault on this machine's disk is not what it should be
@@ -64,6 +68,7 @@ type Peer struct {
 	UID  uint32 `json:"uid"`
 	GID  uint32 `json:"gid"`
 	User string `json:"user,omitempty"`
+	Unit string `json:"unit,omitempty"` // whose credential systemd asked for
 }
 
 // Subject is on whose behalf the caller asked.

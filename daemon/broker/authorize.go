@@ -14,8 +14,8 @@ import (
 // and a code; operators, and clients that may explain, learn why when they ask
 // for it. An operator may ask about any subject, but only to have it explained:
 // an answer that programs act on goes to clients.
-func (b *Broker) Authorize(_ context.Context, p peer.Peer, body *wire.Authorize, explain bool) (wire.Decision, error) {
-	c := b.callers.identify(p)
+func (b *Broker) Authorize(ctx context.Context, p *peer.Connection, body *wire.Authorize, explain bool) (wire.Decision, error) {
+	c := b.identify(ctx, p)
 	record := b.record(audit.Authorize, &c, body.Realm, body.Subject, body.BatchUser)
 	operator := explain && c.operator
 	if refusal := mayAsk(&c, explain, operator); refusal != nil {

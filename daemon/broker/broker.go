@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -22,17 +23,21 @@ import (
 	"batchwarden/ipc/wire"
 	"batchwarden/platform/launch"
 	"batchwarden/platform/lockmem"
+	"batchwarden/platform/peer"
 	"batchwarden/vault/snapshot"
 )
 
 // Launcher starts jobs and knows them; *launch.Launcher.
 type Launcher interface {
-	Start(ctx context.Context, requester *net.UnixConn, s launch.Spec) (job launch.Job, again bool, err error)
+	Attest(ctx context.Context, conn *net.UnixConn, want peer.Want) (peer.Attested, error)
+	Start(ctx context.Context, requester *net.UnixConn, s launch.Spec, stdio ...*os.File) (job launch.Job, again bool, err error)
 	Job(ctx context.Context, owner, id string, wait time.Duration) (launch.Job, error)
 	Jobs(ctx context.Context, owner string) ([]launch.Job, error)
 	Ended(ctx context.Context, after uint64) ([]launch.Job, error)
 	Output(ctx context.Context, owner, id, stream string) (*os.File, error)
 	Signal(ctx context.Context, owner, id, signal string, grace time.Duration) (launch.Job, error)
+	Forget(ctx context.Context, owner, id string, serial uint64) error
+	Check(ctx context.Context, requester *net.UnixConn, s launch.Spec) ([]launch.Check, error)
 	Status() launch.Status
 }
 
@@ -64,6 +69,11 @@ type Parts struct {
 	Clock    Clock
 	Version  string
 	Log      *slog.Logger
+
+	// Suspension is the one that an earlier start left behind, or nil; KeepSuspension puts a new one, or that there is
+	// none, where the next start finds it.
+	Suspension     *wire.Suspension
+	KeepSuspension func(*wire.Suspension) error
 }
 
 // Clock tells the time that ages and expiries are judged by; *refresh.Clock.
@@ -78,12 +88,18 @@ type Broker struct {
 	callers *callers
 	view    atomic.Pointer[view] // swapped whole by Activate
 	started time.Time
+	events  *events
+	ends    position // of the journal, in the audit
+
+	steering   sync.Mutex // held while the suspension changes
+	suspension atomic.Pointer[wire.Suspension]
 }
 
 // New assembles a broker that knows nothing yet: until Activate it denies
 // everything. Names of accounts in the client entries are looked up now.
 func New(p Parts) *Broker {
-	b := &Broker{Parts: p, callers: newCallers(p.Config), started: time.Now()}
+	b := &Broker{Parts: p, callers: newCallers(p.Config), started: time.Now(), events: newEvents(p.Clock.Now())}
+	b.suspension.Store(p.Suspension)
 	b.view.Store(&view{known: snapshot.New(p.Config.Machine, nil)})
 	return b
 }

@@ -12,14 +12,17 @@ import (
 	"batchwarden/vault/snapshot"
 )
 
-// caller is who the kernel says is asking, and what the configuration makes
+// caller is who the system says is asking, and what the configuration makes
 // of it. The zero value may do nothing.
 type caller struct {
-	peer     peer.Peer
+	peer     peer.Attested
+	attested bool           // the launcher looked at the process; else only the socket was asked
 	user     string         // the uid's name, "" when it has none
 	client   *config.Client // the first entry that matches, or nil
 	operator bool
-	reason   string // why no entry matched
+	refused  *wire.Problem // nothing may be done for this caller at all
+	looked   []wire.Match  // the entries in order, up to the one that matches
+	allowed  *allowance    // how much the client may ask at once; nil: without limit
 }
 
 // callers is the configuration's view of who may connect, with the names of
@@ -30,13 +33,6 @@ type callers struct {
 	problems  []wire.Finding
 }
 
-type entry struct {
-	client *config.Client
-	uid    *uint32 // nil: any
-	gid    *uint32
-	dead   bool // a name could not be found: the entry matches nobody
-}
-
 func newCallers(c *config.Config) *callers {
 	cs := &callers{}
 	for _, warning := range c.Warnings {
@@ -44,15 +40,17 @@ func newCallers(c *config.Config) *callers {
 	}
 	for i := range c.Clients {
 		m := &c.Clients[i]
-		e := entry{client: m}
+		e := entry{client: m, allowed: newAllowance(m)}
 		at := "clients." + m.Name + ".match"
 		if m.Match.User != "" {
-			e.uid = cs.uid(m.Match.User, at+".user")
-			e.dead = e.dead || e.uid == nil
+			if e.uid = cs.uid(m.Match.User, at+".user"); e.uid == nil {
+				e.lost = fmt.Sprintf("user %q was not found when the service started", m.Match.User)
+			}
 		}
 		if m.Match.Group != "" {
-			e.gid = cs.gid(m.Match.Group, at+".group")
-			e.dead = e.dead || e.gid == nil
+			if e.gid = cs.gid(m.Match.Group, at+".group"); e.gid == nil {
+				e.lost = fmt.Sprintf("group %q was not found when the service started", m.Match.Group)
+			}
 		}
 		cs.entries = append(cs.entries, e)
 	}
@@ -87,30 +85,10 @@ func (cs *callers) gid(name, place string) *uint32 {
 	return &g.GID
 }
 
-// identify finds the client entry of a peer, in file order. Identity was
-// captured from the kernel when the peer connected, and only there.
-func (cs *callers) identify(p peer.Peer) caller {
-	c := caller{peer: p}
-	if a, err := account.ByUID(p.UID); err == nil {
-		c.user = a.Name
-	}
-	c.operator = slices.Contains(cs.operators.uids, p.UID) ||
+// operates tells whether the peer is an operator by its user or group.
+func (cs *callers) operates(p *peer.Peer) bool {
+	return slices.Contains(cs.operators.uids, p.UID) ||
 		slices.ContainsFunc(cs.operators.gids, func(g uint32) bool { return slices.Contains(p.Groups, g) })
-	for _, e := range cs.entries {
-		if e.matches(p) {
-			c.client = e.client
-			return c
-		}
-	}
-	c.reason = fmt.Sprintf("none of %d client entries matches uid %d (%s), groups %v", len(cs.entries), p.UID, c.user, p.Groups)
-	return c
-}
-
-func (e *entry) matches(p peer.Peer) bool {
-	if e.dead || e.uid == nil && e.gid == nil {
-		return false
-	}
-	return (e.uid == nil || *e.uid == p.UID) && (e.gid == nil || slices.Contains(p.Groups, *e.gid))
 }
 
 // name is how the caller stands in audit records and owns jobs.
@@ -123,8 +101,12 @@ func (c *caller) name() string {
 
 // known refuses strangers.
 func (c *caller) known() *wire.Problem {
-	if c.client == nil && !c.operator {
-		return wire.NewProblem(wire.CallerUnknown, c.reason)
+	switch {
+	case c.refused != nil:
+		again := *c.refused // whoever refuses with it writes into it
+		return &again
+	case c.client == nil && !c.operator:
+		return wire.NewProblem(wire.CallerUnknown, c.why())
 	}
 	return nil
 }

@@ -23,8 +23,8 @@ type control struct {
 // and operators; where the client's entry says subject_required, only for a
 // subject whom the realm's policy allows it. It is written down before it is
 // done.
-func (b *Broker) Signal(ctx context.Context, p peer.Peer, id string, body *wire.Signal) (wire.Job, error) {
-	c := b.callers.identify(p)
+func (b *Broker) Signal(ctx context.Context, p *peer.Connection, id string, body *wire.Signal) (wire.Job, error) {
+	c := b.identify(ctx, p)
 	owner, refusal := b.ownerOf(ctx, &c, id)
 	if refusal != nil {
 		return wire.Job{}, refusal
@@ -58,8 +58,8 @@ func (b *Broker) Signal(ctx context.Context, p peer.Peer, id string, body *wire.
 // Output opens what one of the caller's own jobs has written so far. The
 // caller closes the file. Operators read no output: it is the client's data.
 // Subject and object are judged as for Signal, and then audited.
-func (b *Broker) Output(ctx context.Context, p peer.Peer, id, stream string, subject wire.Subject, object json.RawMessage) (*os.File, error) {
-	c := b.callers.identify(p)
+func (b *Broker) Output(ctx context.Context, p *peer.Connection, id, stream string, subject wire.Subject, object json.RawMessage) (*os.File, error) {
+	c := b.identify(ctx, p)
 	if refusal := c.known(); refusal != nil {
 		return nil, refusal
 	}

@@ -63,8 +63,8 @@ func jobOf(j *launch.Job) wire.Job {
 }
 
 // Job returns one of the caller's jobs, when it has ended or after wait.
-func (b *Broker) Job(ctx context.Context, p peer.Peer, id string, wait time.Duration) (wire.Job, error) {
-	c := b.callers.identify(p)
+func (b *Broker) Job(ctx context.Context, p *peer.Connection, id string, wait time.Duration) (wire.Job, error) {
+	c := b.identify(ctx, p)
 	owner, refusal := b.ownerOf(ctx, &c, id)
 	if refusal != nil {
 		return wire.Job{}, refusal
@@ -105,8 +105,8 @@ func (b *Broker) ownerOf(ctx context.Context, c *caller, id string) (string, *wi
 }
 
 // Jobs lists the caller's jobs, an operator's list has everybody's; oldest first.
-func (b *Broker) Jobs(ctx context.Context, p peer.Peer, only wire.JobFilter) (wire.Jobs, error) {
-	c := b.callers.identify(p)
+func (b *Broker) Jobs(ctx context.Context, p *peer.Connection, only wire.JobFilter) (wire.Jobs, error) {
+	c := b.identify(ctx, p)
 	if refusal := c.known(); refusal != nil {
 		return wire.Jobs{}, refusal
 	}
@@ -166,6 +166,7 @@ func (b *Broker) problemOf(err error) *wire.Problem {
 // loses one.
 func (b *Broker) AuditEnds(ctx context.Context, seen uint64, save func(uint64) error) error {
 	for {
+		b.ends.set(seen)
 		ended, err := b.Launcher.Ended(ctx, seen)
 		switch {
 		case ctx.Err() != nil:
@@ -182,6 +183,7 @@ func (b *Broker) AuditEnds(ctx context.Context, seen uint64, save func(uint64) e
 				break
 			}
 			seen = j.EndSeq
+			b.events.jobEnded(j)
 		}
 		if err := save(seen); err != nil {
 			b.Log.Error("position in the journal not saved", "err", err)

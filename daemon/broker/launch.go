@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"os"
 
 	"batchwarden/daemon/audit"
 	"batchwarden/daemon/config"
@@ -17,11 +18,13 @@ import (
 // the policy say, write that down, and only then start it.
 //
 // Once Launch returns a job, the launcher has journalled it, and it runs or
-// has failed to start; again means that the same request had been granted
+// has failed to start. Stdio are the descriptors that the request came with,
+// three where it says so and none otherwise; they stay the caller's to close.
+// Again means that the same request had been granted
 // earlier and nothing new was started. Every error is a *wire.Problem, and
 // nothing was started.
-func (b *Broker) Launch(ctx context.Context, p peer.Peer, conn *net.UnixConn, body *wire.Launch) (job wire.Job, again bool, err error) {
-	c := b.callers.identify(p)
+func (b *Broker) Launch(ctx context.Context, p *peer.Connection, conn *net.UnixConn, body *wire.Launch, stdio []*os.File) (job wire.Job, again bool, err error) {
+	c := b.identifyAfresh(ctx, p)
 	record := b.record(audit.Launch, &c, body.Realm, body.Subject, body.BatchUser)
 	if refusal := c.mayDo(config.MayLaunch); refusal != nil {
 		return wire.Job{}, false, b.refuse(record, refusal)
@@ -33,6 +36,10 @@ func (b *Broker) Launch(ctx context.Context, p peer.Peer, conn *net.UnixConn, bo
 	if job, found, err := b.askedBefore(ctx, spec); found || err != nil {
 		return job, found, err
 	}
+	if refusal := b.suspended(); refusal != nil {
+		return wire.Job{}, false, b.refuse(record, refusal)
+	}
+	spec.Started = c.peer.Started // the same process, for the launcher
 
 	record.Job = &audit.Job{ID: spec.ID, CommandSHA256: argvSum(spec.Argv), EnvSHA256: envSum(spec.Env)}
 	a := b.decide(&c, ask{realm: body.Realm, subject: body.Subject, object: body.Object, batchUser: body.BatchUser, use: toLaunch}, record)
@@ -49,12 +56,12 @@ func (b *Broker) Launch(ctx context.Context, p peer.Peer, conn *net.UnixConn, bo
 		b.Log.Error("launch refused: its audit record cannot be written", "err", err)
 		return wire.Job{}, false, wire.NewProblem(wire.AuditUnavailable, "the decision could not be written down, so nothing was started")
 	}
-	return b.start(ctx, granted{grant: grant, answer: a, decisionID: record.DecisionID, command: record.Job.CommandSHA256}, conn, spec, body)
+	return b.start(ctx, granted{grant: grant, answer: a, decisionID: record.DecisionID, command: record.Job.CommandSHA256}, conn, spec, body, stdio)
 }
 
 // start hands the granted job to the launcher, which checks the host's own
 // limits and the requester for itself before it believes us.
-func (b *Broker) start(ctx context.Context, g granted, conn *net.UnixConn, spec launch.Spec, body *wire.Launch) (wire.Job, bool, error) {
+func (b *Broker) start(ctx context.Context, g granted, conn *net.UnixConn, spec launch.Spec, body *wire.Launch, stdio []*os.File) (wire.Job, bool, error) {
 	if !g.grant.Valid() {
 		return wire.Job{}, false, wire.NewProblem(wire.Internal, "")
 	}
@@ -67,7 +74,7 @@ func (b *Broker) start(ctx context.Context, g granted, conn *net.UnixConn, spec 
 		CommandSHA256: g.command, Withheld: g.answer.decision.Withheld,
 	}.marshal()
 
-	started, again, err := b.Launcher.Start(ctx, conn, spec)
+	started, again, err := b.Launcher.Start(ctx, conn, spec, stdio...)
 	if err != nil {
 		problem := b.problemOf(err)
 		problem.DecisionID = g.decisionID
@@ -76,6 +83,9 @@ func (b *Broker) start(ctx context.Context, g granted, conn *net.UnixConn, spec 
 			Client: spec.Owner, Realm: body.Realm, BatchUser: u.Name, Username: spec.Account, Job: &audit.Job{ID: spec.ID},
 		})
 		return wire.Job{}, false, problem
+	}
+	if !again {
+		b.events.jobStarted(&started)
 	}
 	return jobOf(&started), again, nil
 }

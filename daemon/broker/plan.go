@@ -120,12 +120,10 @@ func checkLabels(body *wire.Launch) *wire.Problem {
 
 func checkStdio(body *wire.Launch) *wire.Problem {
 	switch body.Stdio {
-	case "", "capture", "null":
+	case "", "capture", "null", "passed":
 		return nil
-	case "passed":
-		return notYet("stdio")
 	}
-	return wire.Invalid("stdio", fmt.Sprintf("stdio is %q; capture and null are known", body.Stdio))
+	return wire.Invalid("stdio", fmt.Sprintf("stdio is %q; capture, passed and null are known", body.Stdio))
 }
 
 func umaskOf(u *wire.Unix) (*uint32, *wire.Problem) {

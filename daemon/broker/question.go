@@ -31,6 +31,7 @@ type ask struct {
 	object    json.RawMessage
 	batchUser string
 	use       use
+	ownName   bool     // batchUser is the batch user's own name, and no realm's name for one
 	control   *control // what is wanted with a job that runs already; nil for everything else
 	anyone    bool     // an operator has it explained: the client entry's bounds do not apply
 	explain   bool
@@ -58,8 +59,7 @@ type granted struct {
 // grant.
 func (b *Broker) decide(c *caller, q ask, record *audit.Record) (a answer) {
 	if q.anyone {
-		if _, exists := b.Config.Realms[q.realm]; !exists {
-			a.refusal = wire.NewProblem(wire.RealmUnknown, fmt.Sprintf("realm %q is not configured on this machine", q.realm))
+		if a.refusal = b.configured(q.realm); a.refusal != nil {
 			return a
 		}
 	} else if a.refusal = c.mayEnter(q.realm, b.Config.Realms); a.refusal != nil {
@@ -103,6 +103,16 @@ func (b *Broker) decide(c *caller, q ask, record *audit.Record) (a answer) {
 	}
 	record.Rule, record.Reason, record.Withheld = a.decision.Rule, brief(a.decision.Reason), a.decision.Withheld
 	return a
+}
+
+// configured refuses realms that this machine does not have.
+func (b *Broker) configured(realm string) *wire.Problem {
+	if _, exists := b.Config.Realms[realm]; exists {
+		return nil
+	}
+	p := wire.NewProblem(wire.RealmUnknown, fmt.Sprintf("realm %q is not configured on this machine", realm))
+	p.Field = "realm"
+	return p
 }
 
 // parseRequest reads the question into the form that the engines judge.
@@ -191,7 +201,7 @@ func (b *Broker) find(c *caller, v *view, q ask, model, name string) (*snapshot.
 	switch {
 	case errors.Is(err, snapshot.ErrAmbiguous):
 		return nil, wire.NewProblem(wire.BatchUserAmbiguous, err.Error())
-	case err != nil:
+	case err != nil || q.ownName && u.Name != name:
 		return nil, wire.NewProblem(wire.BatchUserUnknown, fmt.Sprintf("batch user %q is not known in realm %q", name, q.realm))
 	case q.use == toAsk:
 		return u, nil

@@ -14,20 +14,9 @@ import (
 )
 
 // features names what whoami promises beyond the API's version.
-var features = []string{"authorize", "explain", "jobs.capture", "jobs.null", "jobs.signal", "report", "retrieve", "sync"}
-
-// Whoami tells a caller what the kernel attested and what the configuration
-// makes of it. It is for everybody: whoever is refused has to be able to see why.
-func (b *Broker) Whoami(p peer.Peer) wire.Whoami {
-	c := b.callers.identify(p)
-	w := wire.Whoami{
-		Peer:     wire.Peer{PID: p.PID, UID: p.UID, GID: p.GID, Groups: p.Groups, User: c.user},
-		Operator: c.operator, Reason: c.reason, Version: b.Version, API: wire.API, Features: features,
-	}
-	if c.client != nil {
-		w.Client, w.May, w.Realms = c.client.Name, c.client.May, c.client.Realms
-	}
-	return w
+var features = []string{
+	"attest", "authorize", "dry_run", "events", "explain", "jobs.capture", "jobs.forget", "jobs.null", "jobs.passed", "jobs.signal", "limits",
+	"report", "retrieve", "retrieve.passed", "suspend", "sync",
 }
 
 // Health tells whether this machine can decide and launch, and if not, why.
@@ -42,6 +31,9 @@ func (b *Broker) Health() wire.Health {
 	}
 	if l := b.Launcher.Status(); !l.Connected {
 		bad(wire.LauncherUnavailable, l.Detail)
+	}
+	if refusal := b.suspended(); refusal != nil {
+		bad(refusal.Code, refusal.Detail)
 	}
 	if v := b.view.Load(); !b.anyPolicy(v) {
 		bad(wire.PolicyInvalid, "no realm has a policy that can decide")
@@ -72,8 +64,8 @@ func (b *Broker) state(s wire.Sync) string {
 }
 
 // Status is for operators and clients: the whole picture, no secrets.
-func (b *Broker) Status(ctx context.Context, p peer.Peer) (wire.Status, error) {
-	c := b.callers.identify(p)
+func (b *Broker) Status(ctx context.Context, p *peer.Connection) (wire.Status, error) {
+	c := b.identify(ctx, p)
 	if refusal := c.known(); refusal != nil {
 		return wire.Status{}, refusal
 	}
@@ -84,6 +76,9 @@ func (b *Broker) Status(ctx context.Context, p peer.Peer) (wire.Status, error) {
 		Policies: b.policies(v), Memory: b.Memory(), LocalVault: b.Local(),
 		Launcher: wire.Launcher{Connected: l.Connected, Since: l.Since, Version: l.Version, Containment: l.Containment, Detail: l.Detail},
 		Problems: []wire.Finding{},
+	}
+	if s.Suspension = b.suspension.Load(); s.Suspension != nil {
+		s.Problems = append(s.Problems, wire.Finding{Code: wire.MachineSuspended, Detail: s.Suspension.Words()})
 	}
 	now := b.Clock.Now()
 	for _, u := range v.known.Users() {
@@ -232,8 +227,8 @@ func (b *Broker) describe(u *snapshot.User) wire.BatchUser {
 }
 
 // BatchUsers lists what the caller may see: a client its own, an operator all.
-func (b *Broker) BatchUsers(p peer.Peer) (wire.BatchUsers, error) {
-	c := b.callers.identify(p)
+func (b *Broker) BatchUsers(ctx context.Context, p *peer.Connection) (wire.BatchUsers, error) {
+	c := b.identify(ctx, p)
 	if refusal := c.known(); refusal != nil {
 		return wire.BatchUsers{}, refusal
 	}
@@ -247,8 +242,8 @@ func (b *Broker) BatchUsers(p peer.Peer) (wire.BatchUsers, error) {
 }
 
 // BatchUser describes one; one that the caller may not see does not exist.
-func (b *Broker) BatchUser(p peer.Peer, name string) (wire.BatchUser, error) {
-	c := b.callers.identify(p)
+func (b *Broker) BatchUser(ctx context.Context, p *peer.Connection, name string) (wire.BatchUser, error) {
+	c := b.identify(ctx, p)
 	if refusal := c.known(); refusal != nil {
 		return wire.BatchUser{}, refusal
 	}

@@ -26,13 +26,19 @@ const slotWait = 2 * time.Second
 // the locked memory. Whether that succeeded is written down too. An error
 // before deliver was called is a *wire.Problem; an error of deliver is
 // returned as it is, because something may have been sent.
-func (b *Broker) Retrieve(ctx context.Context, p peer.Peer, name string, body *wire.Retrieve, deliver Deliver) error {
-	c := b.callers.identify(p)
+func (b *Broker) Retrieve(ctx context.Context, p *peer.Connection, name string, body *wire.Retrieve, deliver Deliver) error {
+	c := b.identify(ctx, p)
 	record := b.record(audit.Retrieve, &c, body.Realm, body.Subject, name)
 	if refusal := c.mayDo(config.MayRetrieve); refusal != nil {
 		return b.refuse(record, refusal)
 	}
-	a := b.decide(&c, ask{realm: body.Realm, subject: body.Subject, object: body.Object, batchUser: name, use: toRetrieve}, record)
+	return b.release(ctx, &c, ask{realm: body.Realm, subject: body.Subject, object: body.Object, batchUser: name, use: toRetrieve}, record, deliver)
+}
+
+// release decides and, when that allows it, writes the grant down and hands the
+// password out. Everybody who gets one gets it from here.
+func (b *Broker) release(ctx context.Context, c *caller, q ask, record *audit.Record, deliver Deliver) error {
+	a := b.decide(c, q, record)
 	if a.refusal != nil {
 		return b.refuse(record, a.refusal)
 	}
@@ -45,7 +51,7 @@ func (b *Broker) Retrieve(ctx context.Context, p peer.Peer, name string, body *w
 		b.Log.Error("retrieve refused: its audit record cannot be written", "err", err)
 		return wire.NewProblem(wire.AuditUnavailable, "the decision could not be written down, so nothing was handed out")
 	}
-	return b.handOut(ctx, granted{grant: grant, answer: a, decisionID: record.DecisionID}, &c, deliver)
+	return b.handOut(ctx, granted{grant: grant, answer: a, decisionID: record.DecisionID}, c, deliver)
 }
 
 // handOut opens the granted password into a slot and lends it to deliver.

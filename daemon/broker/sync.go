@@ -12,8 +12,8 @@ import (
 )
 
 // Sync brings this machine up to date and returns when the outcome is in force.
-func (b *Broker) Sync(ctx context.Context, p peer.Peer) (wire.Sync, error) {
-	c := b.callers.identify(p)
+func (b *Broker) Sync(ctx context.Context, p *peer.Connection) (wire.Sync, error) {
+	c := b.identify(ctx, p)
 	if refusal := c.isOperator(); refusal != nil {
 		return wire.Sync{}, refusal
 	}
@@ -23,8 +23,8 @@ func (b *Broker) Sync(ctx context.Context, p peer.Peer) (wire.Sync, error) {
 // Report takes from a client that may retrieve a batch user's password how that
 // did where it was used, and returns when what follows is in force. It is
 // written down either way: it can keep a password from everybody.
-func (b *Broker) Report(ctx context.Context, p peer.Peer, name string, body *wire.Report) (wire.Reported, error) {
-	c := b.callers.identify(p)
+func (b *Broker) Report(ctx context.Context, p *peer.Connection, name string, body *wire.Report) (wire.Reported, error) {
+	c := b.identify(ctx, p)
 	record := &audit.Record{
 		Kind: audit.Report, DecisionID: newDecisionID(), Verdict: audit.Deny, Client: c.name(),
 		Peer:      &audit.Peer{PID: c.peer.PID, UID: c.peer.UID, GID: c.peer.GID, User: c.user},

@@ -31,6 +31,9 @@ type inForce struct {
 // so that a faulty one never does, not even across a restart.
 func (b *Broker) CheckPolicy(e *snapshot.Entry) error {
 	_, err := b.parse(e)
+	if err != nil {
+		b.events.add(wire.Event{Type: wire.PolicyRefused, Realm: e.ID.Name, Version: e.Version, Detail: brief(err.Error())})
+	}
 	return err
 }
 
@@ -75,8 +78,10 @@ func (b *Broker) activate(realm string, held *snapshot.Held) *inForce {
 	if err != nil {
 		p.fault = err.Error()
 		record.Verdict, record.Code, record.Reason = audit.Deny, wire.PolicyInvalid, brief(p.fault)
+		b.events.add(wire.Event{Type: wire.PolicyRefused, Realm: realm, Version: held.Version, Detail: record.Reason})
 	} else {
 		p.engine = engine
+		b.events.add(wire.Event{Type: wire.PolicyActivated, Realm: realm, Version: held.Version})
 	}
 	b.note(&record)
 	return p
@@ -154,6 +159,9 @@ func (b *Broker) maxStale(u *snapshot.User) time.Duration {
 // Synced writes down what a sync has changed.
 func (b *Broker) Synced(put, removed []string) {
 	b.note(&audit.Record{Kind: audit.Synced, Changed: few(put), Removed: few(removed)})
+	known := b.view.Load().known
+	b.events.synced(put, known, false)
+	b.events.synced(removed, known, true)
 }
 
 // Noticed writes down what became of the local vault.

@@ -70,7 +70,9 @@ func (c *checker) main(m *mainFile) {
 	c.names("groups", m.Groups)
 	c.path("state_dir", m.StateDir)
 	c.socket("socket", m.Socket)
-	c.built("systemd_socket", "systemd_socket", m.SystemdSocket)
+	if m.SystemdSocket != "" {
+		c.socket("systemd_socket", m.SystemdSocket)
+	}
 
 	c.socket("launcher.socket", m.Launcher.Socket)
 	c.path("launcher.state_dir", m.Launcher.StateDir)
@@ -79,6 +81,9 @@ func (c *checker) main(m *mainFile) {
 	}
 	if m.Launcher.Socket == m.Socket {
 		c.fault("launcher.socket", "is the same as socket; the launcher's is private")
+	}
+	if m.SystemdSocket != "" && (m.SystemdSocket == m.Socket || m.SystemdSocket == m.Launcher.Socket) {
+		c.fault("systemd_socket", "is another socket's path; systemd's is its own")
 	}
 	if filepath.Clean(m.Launcher.StateDir) == filepath.Clean(m.StateDir) {
 		c.fault("launcher.state_dir", "is the same as state_dir; the launcher's belongs to root alone")

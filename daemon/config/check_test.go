@@ -94,6 +94,21 @@ func TestCheck(t *testing.T) {
 		{"clients: [{name: c, match: {user: '', group: ''}}]", "clients[0].match: names neither user nor group"},
 		{"clients: [{name: c, match: {user: 'a:b'}}]", `clients[0].match.user: "a:b" is not the name`},
 		{"clients: [{name: c, match: {group: ' '}}]", `clients[0].match.group: " " is not the name`},
+		{"clients: [{name: c, match: {exe: /x}}]", "clients[0].match: names neither user nor group"},
+		{"clients: [{name: c, match: {sha256: " + sum + "}}]", "clients[0].match: names neither user nor group"},
+		{"clients: [{name: c, match: {unit: x.service}}]", "clients[0].match: names neither user nor group"},
+		{"clients: [{name: c, match: {user: u, exe: lsam}}]", `clients[0].match.exe: "lsam" is not an absolute path`},
+		{"clients: [{name: c, match: {user: u, exe: /opt/../lsam}}]", `clients[0].match.exe: "/opt/../lsam" has .. in it`},
+		{"clients: [{name: c, match: {user: u, exe: '/opt/*'}}]", `clients[0].match.exe: "/opt/*" looks like a pattern`},
+		{"clients: [{name: c, match: {user: u, exe: /opt/opcon/}}]", `clients[0].match.exe: "/opt/opcon/" is a directory`},
+		{"clients: [{name: c, match: {user: u, exe: /opt//lsam}}]", `clients[0].match.exe: "/opt//lsam" is not how the system writes that path; write /opt/lsam`},
+		{"clients: [{name: c, match: {user: u, exe: /opt/./lsam}}]", `clients[0].match.exe: "/opt/./lsam" is not how the system writes that path`},
+		{"clients: [{name: c, match: {user: u, sha256: '" + sum[1:] + "'}}]", "is not a SHA-256 of 64 hexadecimal digits"},
+		{"clients: [{name: c, match: {user: u, unit: lsam}}]", `clients[0].match.unit: "lsam" is not a service`},
+		{"clients: [{name: c, match: {user: u, unit: .service}}]", `clients[0].match.unit: ".service" is not a service`},
+		{"clients: [{name: c, match: {user: u, unit: '*.service'}}]", `clients[0].match.unit: "*.service" is not the name of one service`},
+		{"clients: [{name: c, match: {user: u, unit: system.slice/x.service}}]", `clients[0].match.unit: "system.slice/x.service" is not the name of one service`},
+		{"clients: [{name: c, match: {user: u, unit: lsam@.service}}]", `clients[0].match.unit: "lsam@.service" is a template`},
 		{"clients: [{name: c, match: {user: u, uid: 7}}]", "clients[0].match.uid: is not known"},
 		{"clients: [{name: c, match: {user: u}}, {name: c, match: {user: v}}]", "clients[1].name: \"c\" is the name of clients[0] in "},
 		{"clients: [{name: c, match: {user: u}, realms: [other]}]", `clients[0].realms[0]: "other" is not among the realms: opcon`},
@@ -127,6 +142,8 @@ func TestCheck(t *testing.T) {
 		})
 	}
 }
+
+var sum = strings.Repeat("0123cdef", 8)
 
 const auth = "address: https://v, auth: {role_id_file: /r, secret_id_file: /s}"
 

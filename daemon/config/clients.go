@@ -50,7 +50,9 @@ func (c *checker) client(place string, e *rawClient, realms map[string]rawRealm)
 	if e.SubjectRequired {
 		c.built("clients[].subject_required", place+".subject_required", "true")
 	}
-	if e.Match.CredentialUnit == "" {
+	if e.Match.CredentialUnit != "" {
+		c.credential(place, e)
+	} else {
 		if e.Subject != nil {
 			c.fault(place+".subject", "is only for entries that match a credential_unit; a connection names its own subjects")
 		}
@@ -61,12 +63,6 @@ func (c *checker) client(place string, e *rawClient, realms map[string]rawRealm)
 }
 
 func (c *checker) match(place string, m *rawMatch) {
-	built := true
-	for _, s := range []struct{ name, value string }{
-		{"exe", m.Exe}, {"sha256", m.SHA256}, {"unit", m.Unit}, {"credential_unit", m.CredentialUnit},
-	} {
-		built = c.built("clients[].match."+s.name, place+"."+s.name, s.value) && built
-	}
 	if m.User == "" && m.Group == "" && m.CredentialUnit == "" {
 		c.fault(place, "names neither user nor group; without one the entry would match everybody")
 	}
@@ -76,8 +72,14 @@ func (c *checker) match(place string, m *rawMatch) {
 	if m.Group != "" {
 		c.account(place+".group", m.Group)
 	}
-	if m.SHA256 != "" && built {
+	if m.Exe != "" {
+		c.exe(place+".exe", m.Exe)
+	}
+	if m.SHA256 != "" {
 		c.sha256(place+".sha256", m.SHA256)
+	}
+	if m.Unit != "" {
+		c.unit(place+".unit", m.Unit)
 	}
 }
 
@@ -117,7 +119,7 @@ func listed(realms map[string]rawRealm) string {
 func (c *checker) build(file, place string, e *rawClient) Client {
 	client := Client{
 		Name:            e.Name,
-		Match:           Match(e.Match),
+		Match:           e.Match.match(),
 		Realms:          e.Realms,
 		May:             e.May,
 		Subjects:        Subjects{Users: e.Subjects.Users, Roles: e.Subjects.Roles, Privileged: e.Subjects.Privileged},
@@ -132,6 +134,7 @@ func (c *checker) build(file, place string, e *rawClient) Client {
 	client.Subjects.OwnName = !c.doc.Has(place + ".subjects.users")
 	if e.Subject != nil {
 		client.Subject = &Subject{User: e.Subject.User, Roles: e.Subject.Roles, By: e.Subject.By}
+		client.speaksFor(client.Subject)
 	}
 	return client
 }

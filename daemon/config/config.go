@@ -42,7 +42,7 @@ type Config struct {
 	Metrics    Metrics
 	Log        Log
 
-	// Warnings name what was read and has no effect in this version, one sentence each.
+	// Warnings name what was read and has no effect, in this version or ever, one sentence each.
 	Warnings []string
 
 	// Files are the files that were read, batchwarden.yaml first.
@@ -154,9 +154,9 @@ func (c *Client) InRealm(realm string) bool { return slices.Contains(c.Realms, r
 type Match struct {
 	User           string
 	Group          string
-	Exe            string
-	SHA256         string
-	Unit           string
+	Exe            string // the path of the program, links resolved; a script's interpreter
+	SHA256         string // of the program, in lower case
+	Unit           string // of the system, "lsam.service"
 	CredentialUnit string
 }
 

@@ -127,7 +127,8 @@ func gather(file string, read reader) (*Config, error) {
 	}
 	c := m.config()
 	c.Clients, c.Files = clients, append(files, more...)
-	c.warn()
+	c.unmatched()
+	c.unheard()
 	return c, nil
 }
 

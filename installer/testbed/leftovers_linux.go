@@ -104,7 +104,7 @@ func Leftovers(prefix string, pid int) (left []string) {
 // removeSandbox removes what a sandbox that has ended left outside itself.
 func removeSandbox(id string) error {
 	roots, err := filepath.Glob(filepath.Join(disk, rootPrefix+id+"-*"))
-	errs := []error{err, removeCgroups(cgroupPrefix + id + "-")}
+	errs := []error{err, removeCgroups(cgroupPrefix + id + "-"), removeLegacyCgroups(cgroupPrefix + id + "-")}
 	for _, root := range roots {
 		errs = append(errs, os.RemoveAll(root))
 	}

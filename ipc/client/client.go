@@ -61,7 +61,13 @@ func New(socket string) *Client {
 	c := &Client{socket: socket}
 	c.http = &http.Client{
 		Transport: &http.Transport{
-			DialContext:            func(ctx context.Context, _, _ string) (net.Conn, error) { return localsock.Dial(ctx, socket) },
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				conn, err := localsock.Dial(ctx, socket)
+				if err != nil {
+					return nil, err
+				}
+				return localsock.WithFiles(conn), nil
+			},
 			DisableCompression:     true,
 			MaxIdleConnsPerHost:    4,
 			IdleConnTimeout:        time.Minute,
@@ -128,7 +134,20 @@ func (c *Client) BatchUser(ctx context.Context, name string) (*wire.BatchUser, e
 // may have failed to start: look at its State. Where l.ID is empty the service makes one, and a call that got no
 // answer cannot be repeated without risking a second job.
 func (c *Client) Launch(ctx context.Context, l wire.Launch) (job *wire.Job, again bool, err error) {
-	resp, err := c.send(ctx, http.MethodPost, "/v1/jobs", l)
+	return c.launch(ctx, l)
+}
+
+func (c *Client) launch(ctx context.Context, l wire.Launch, stdio ...localsock.File) (job *wire.Job, again bool, err error) {
+	req, err := request(bring(ctx, stdio), http.MethodPost, "/v1/jobs", l)
+	if err != nil {
+		return nil, false, err
+	}
+	if l.ID != "" {
+		// On a kept connection that the service has left meanwhile it is sent again, on a new one. Empty, the header
+		// says so to the transport alone.
+		req.Header["Idempotency-Key"] = []string{}
+	}
+	resp, err := c.do(ctx, req)
 	if err != nil {
 		return nil, false, err
 	}
@@ -271,6 +290,10 @@ func (c *Client) send(ctx context.Context, method, path string, body any) (*http
 	if err != nil {
 		return nil, err
 	}
+	return c.do(ctx, req)
+}
+
+func (c *Client) do(ctx context.Context, req *http.Request) (*http.Response, error) {
 	resp, err := c.http.Do(req)
 	if err != nil {
 		return nil, c.unreachable(ctx, err)
@@ -318,6 +341,14 @@ func ended(ctx context.Context) error {
 		return fmt.Errorf("%w: %w", ctx.Err(), cause)
 	}
 	return ctx.Err()
+}
+
+// Code is the stable code of an answer that said no, such as wire.PolicyDenied; "" when err is no such answer.
+func Code(err error) string {
+	if p, refused := errors.AsType[*wire.Problem](err); refused {
+		return p.Code
+	}
+	return ""
 }
 
 func isProblem(resp *http.Response) bool {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os"
 	"strconv"
 	"time"
 
@@ -26,10 +27,14 @@ type Retrieved struct {
 	Octets    int64
 }
 
-// Retrieve writes the password of a batch user, its raw octets and nothing else, to the writer. An *os.File is best: it
-// takes them by one write(2). No string is made of them, and the one buffer that they pass through is wiped, so what
-// remembers the password afterwards is the writer. After an error part of it may have been written.
+// Retrieve writes the password of a batch user, its raw octets and nothing else, to the writer. An *os.File is best: the
+// system moves them there, and most often they never are in this process. For another writer no string is made of them,
+// and the one buffer that they pass through is wiped, so what remembers the password afterwards is the writer. After an
+// error part of it may have been written.
 func (c *Client) Retrieve(ctx context.Context, name string, r wire.Retrieve, to io.Writer) (*Retrieved, error) {
+	if f, is := to.(*os.File); is {
+		return c.moveTo(ctx, name, r, f)
+	}
 	// A connection of its own, read by hand: net/http would read the password through buffers that it keeps.
 	req, err := request(ctx, http.MethodPost, "/v1/batch-users/"+url.PathEscape(name)+"/retrieve", r)
 	if err != nil {
@@ -120,9 +125,11 @@ func about(h http.Header) (*Retrieved, error) {
 	}
 	got := &Retrieved{Secret: wire.Secret{Username: h.Get(wire.HeaderUsername), Domain: h.Get(wire.HeaderDomain), Version: version}}
 	if text := h.Get(wire.HeaderRotatesIn); text != "" {
-		if got.RotatesIn, err = time.ParseDuration(text); err != nil {
-			return nil, fmt.Errorf("client: retrieve: %s: %q is not a duration", wire.HeaderRotatesIn, text)
+		seconds, err := strconv.ParseUint(text, 10, 32)
+		if err != nil {
+			return nil, fmt.Errorf("client: retrieve: %s: %q is not a number of seconds", wire.HeaderRotatesIn, text)
 		}
+		got.RotatesIn = time.Duration(seconds) * time.Second
 	}
 	return got, nil
 }

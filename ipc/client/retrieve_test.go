@@ -17,13 +17,13 @@ const secretHeader = "HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\
 
 func TestRetrieve(t *testing.T) {
 	secret := "p\x00ss\r\nw\xffrd\n"
-	c := raw(t, secretHeader+"Batchwarden-Rotates-In: 90s\r\nContent-Length: 11\r\n\r\n"+secret)
+	c := raw(t, secretHeader+"Batchwarden-Rotates-In: 90\r\nContent-Length: 11\r\n\r\n"+secret)
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	got, err := c.Retrieve(t.Context(), "payroll", wire.Retrieve{Realm: "opcon"}, w)
+	got, err := c.Retrieve(t.Context(), "payroll", wire.Retrieve{Realm: "opcon"}, struct{ io.Writer }{w})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,7 +18,7 @@ func (s *Server) health(c *call) error {
 }
 
 func (s *Server) whoami(c *call) error {
-	return c.write(http.StatusOK, s.broker.Whoami(c.peer))
+	return c.write(http.StatusOK, s.broker.Whoami(c.r.Context(), c.peer))
 }
 
 func (s *Server) status(c *call) error {
@@ -38,11 +38,11 @@ func (s *Server) authorize(c *call) error {
 }
 
 func (s *Server) batchUsers(c *call) error {
-	return c.reply(s.broker.BatchUsers(c.peer))
+	return c.reply(s.broker.BatchUsers(c.r.Context(), c.peer))
 }
 
 func (s *Server) batchUser(c *call) error {
-	return c.reply(s.broker.BatchUser(c.peer, c.r.PathValue("name")))
+	return c.reply(s.broker.BatchUser(c.r.Context(), c.peer, c.r.PathValue("name")))
 }
 
 func (s *Server) report(c *call) error {
@@ -59,13 +59,17 @@ func (s *Server) launch(c *call) error {
 		return err
 	}
 	if dry {
-		return wire.NewProblem(wire.Unsupported, "dry_run is not supported by this version; authorize?explain=1 tells what the policy says")
+		return s.dryRun(c)
 	}
 	var body wire.Launch
 	if err := c.read(&body); err != nil {
 		return err
 	}
-	job, again, err := s.broker.Launch(c.r.Context(), c.peer, c.conn, &body)
+	stdio, err := c.stdio(&body)
+	if err != nil {
+		return err
+	}
+	job, again, err := s.broker.Launch(c.r.Context(), c.peer, c.conn, &body, stdio)
 	if err != nil {
 		return err
 	}
@@ -124,13 +128,9 @@ func (c *call) filter() (only wire.JobFilter, err error) {
 }
 
 func (s *Server) job(c *call) error {
-	var wait time.Duration
-	if text := c.r.URL.Query().Get("wait"); text != "" {
-		d, err := time.ParseDuration(text)
-		if err != nil || d < 0 {
-			return wire.Invalid("wait", "wait must be a duration such as 30s")
-		}
-		wait = min(d, wire.MaxWait)
+	wait, err := c.wait()
+	if err != nil {
+		return err
 	}
 	return c.reply(s.broker.Job(c.r.Context(), c.peer, c.r.PathValue("id"), wait))
 }
@@ -144,6 +144,9 @@ func (s *Server) signal(c *call) error {
 }
 
 func (s *Server) sync(c *call) error {
+	if err := c.nothing(); err != nil {
+		return err
+	}
 	return c.reply(s.broker.Sync(c.r.Context(), c.peer))
 }
 

@@ -41,7 +41,8 @@ var described = map[string]any{
 	"BatchUser": wire.BatchUser{}, "BatchUsers": wire.BatchUsers{}, "Health": wire.Health{}, "Finding": wire.Finding{},
 	"Whoami": wire.Whoami{}, "Peer": wire.Peer{}, "Status": wire.Status{}, "Sync": wire.Sync{}, "BatchUserCount": wire.BatchUserCount{},
 	"Policy": wire.Policy{}, "Memory": wire.Memory{}, "LocalVault": wire.LocalVault{}, "Launcher": wire.Launcher{},
-	"JobCount": wire.JobCount{}, "Problem": wire.Problem{}, "HostKey": wire.HostKey{},
+	"JobCount": wire.JobCount{}, "Match": wire.Match{}, "Event": wire.Event{}, "Events": wire.Events{}, "Suspension": wire.Suspension{},
+	"Check": wire.Check{}, "DryRun": wire.DryRun{}, "Problem": wire.Problem{}, "HostKey": wire.HostKey{},
 }
 
 // The document and the handlers say the same, in both directions: no call and
@@ -62,6 +63,26 @@ func TestOpenAPI(t *testing.T) {
 		slices.Sort(want)
 		if !slices.Equal(have, want) {
 			t.Errorf("served:     %v\ndocumented: %v", have, want)
+		}
+	})
+	t.Run("queries", func(t *testing.T) {
+		want := map[string][]string{}
+		for path, methods := range d.Paths {
+			for method, v := range methods {
+				parameters, _ := v.(map[string]any)["parameters"].([]any)
+				for _, p := range parameters {
+					if p := p.(map[string]any); p["in"] == "query" {
+						call := strings.ToUpper(method) + " " + path
+						want[call] = append(want[call], p["name"].(string))
+					}
+				}
+			}
+		}
+		for _, r := range table {
+			have := slices.Sorted(slices.Values(queries[r.pattern]))
+			if documented := slices.Sorted(slices.Values(want[r.pattern])); !slices.Equal(have, documented) {
+				t.Errorf("%s: served %v, documented %v", r.pattern, have, documented)
+			}
 		}
 	})
 	for name, v := range described {

@@ -14,7 +14,8 @@ import (
 // retrieveTime bounds how long a reader may hold a slot of locked memory.
 const retrieveTime = time.Second
 
-// retrieve hands out a password. net/http would copy it through its buffers,
+// retrieve hands out a password, through the descriptor that came with the
+// call if there is one. Else it goes over the connection: net/http would copy it through its buffers,
 // which stay in the heap, so the connection is taken over and the header and
 // the password are written to it by write(2) straight from locked memory; then
 // it is closed.
@@ -22,6 +23,9 @@ func (s *Server) retrieve(c *call) error {
 	var body wire.Retrieve
 	if err := c.read(&body); err != nil {
 		return err
+	}
+	if len(c.files) > 0 {
+		return s.retrieveTo(c, &body)
 	}
 	s.lent.Add(1)
 	defer s.lent.Done()

@@ -2,9 +2,14 @@ package server
 
 import (
 	"errors"
+	"fmt"
 	"io"
+	"maps"
 	"net/http"
+	"net/url"
 	"os"
+	"slices"
+	"strconv"
 	"time"
 
 	"batchwarden/ipc/wire"
@@ -30,8 +35,12 @@ var table = []route{
 	{"POST /v1/jobs", wire.MaxBody, (*Server).launch},
 	{"GET /v1/jobs", 0, (*Server).jobs},
 	{"GET /v1/jobs/{id}", 0, (*Server).job},
+	{"DELETE /v1/jobs/{id}", 0, (*Server).forget},
 	{"GET /v1/jobs/{id}/output/{stream}", 0, (*Server).output},
 	{"POST /v1/jobs/{id}/signal", wire.MaxSmall, (*Server).signal},
+	{"GET /v1/events", 0, (*Server).events},
+	{"POST /v1/suspend", wire.MaxSmall, (*Server).suspend},
+	{"POST /v1/resume", wire.MaxSmall, (*Server).resume},
 	{"POST /v1/sync", wire.MaxSmall, (*Server).sync},
 	{"POST /v1/rekey", wire.MaxSmall, (*Server).rekey},
 }
@@ -39,14 +48,13 @@ var table = []route{
 // later are the calls of the contract that this version does not have. They
 // say so, instead of not existing.
 var later = []string{
-	"DELETE /v1/jobs/{id}", "GET /v1/events",
-	"POST /v1/reload", "POST /v1/suspend", "POST /v1/resume", "GET /metrics",
+	"POST /v1/reload", "GET /metrics",
 }
 
 func (s *Server) routes() http.Handler {
 	mux := http.NewServeMux()
 	for _, r := range table {
-		mux.HandleFunc(r.pattern, s.handle(r))
+		mux.HandleFunc(r.pattern, s.handle(strict(r)))
 	}
 	unsupported := func(_ *Server, c *call) error {
 		return wire.NewProblem(wire.Unsupported, c.r.Method+" "+c.r.URL.Path+" is not supported by this version")
@@ -78,12 +86,10 @@ func (c *call) begin() {
 // end closes what came with the call and was not used, and reads what is left of its body, so that whatever comes on
 // the connection afterwards is the next call's.
 func (c *call) end() {
-	for _, f := range c.files {
-		_ = f.Close() // it may have been closed already
-	}
 	if c.requests == nil {
 		return
 	}
+	c.requests.Discard(c.files) // somewhere else: that can take as long as whoever serves the files likes
 	// A caller who asks before it sends its body is not told to send it now.
 	if c.r.ContentLength != 0 && c.r.Header.Get("Expect") == "" && c.conn.SetReadDeadline(time.Now().Add(bodyTime)) == nil {
 		// What cannot be read ends the connection.
@@ -114,11 +120,70 @@ func (s *Server) handle(r route) http.HandlerFunc {
 			s.fail(c, wire.NewProblem(wire.CallerUnknown, "the system could not attest this connection"))
 			return
 		}
+		if c.over {
+			w.Header().Set("Connection", "close")
+			s.fail(c, wire.NewProblem(wire.Overloaded, "this user has too many connections open"))
+			return
+		}
 		req.Body = http.MaxBytesReader(w, req.Body, r.body)
-		if err := r.answer(s, c); err != nil {
+		if err := s.serve(c, r); err != nil {
 			s.fail(c, err)
 		}
 	}
+}
+
+// queries are the members that a call's query may have.
+var queries = map[string][]string{
+	"POST /v1/authorize":                {"explain"},
+	"POST /v1/jobs":                     {"dry_run"},
+	"GET /v1/jobs":                      {"state", "since", "label", "after", "limit"},
+	"GET /v1/jobs/{id}":                 {"wait"},
+	"GET /v1/jobs/{id}/output/{stream}": {"offset", "limit", "tail", "follow", "subject", "object"},
+	"GET /v1/events":                    {"after", "wait"},
+}
+
+// strict is the route with its query looked at first.
+func strict(r route) route {
+	answer, known := r.answer, queries[r.pattern]
+	r.answer = func(s *Server, c *call) error {
+		if err := c.query(known); err != nil {
+			return err
+		}
+		return answer(s, c)
+	}
+	return r
+}
+
+// query refuses members that the call does not know: whoever gave one would take it to matter.
+func (c *call) query(known []string) error {
+	if c.r.URL.RawQuery == "" {
+		return nil
+	}
+	members, err := url.ParseQuery(c.r.URL.RawQuery)
+	if err != nil {
+		return wire.Invalid("", "the query cannot be read")
+	}
+	for _, name := range slices.Sorted(maps.Keys(members)) {
+		if !slices.Contains(known, name) {
+			return wire.Invalid(name, fmt.Sprintf("%q is not a member of this call's query", name))
+		}
+	}
+	return nil
+}
+
+// unlimited are the calls that a client may make however busy he is: they tell him how things are.
+var unlimited = map[string]bool{"GET /v1/health": true, "GET /v1/whoami": true}
+
+// serve answers a call within what its client may ask at once.
+func (s *Server) serve(c *call, r route) error {
+	if !unlimited[r.pattern] {
+		leave, err := s.broker.Admit(c.r.Context(), c.peer)
+		if err != nil {
+			return err
+		}
+		defer leave()
+	}
+	return r.answer(s, c)
 }
 
 // fail answers with the problem document. An error that is none is ours: the
@@ -130,7 +195,8 @@ func (s *Server) fail(c *call, err error) {
 		problem = wire.NewProblem(wire.Internal, "")
 	}
 	if problem.Status == http.StatusTooManyRequests || problem.Status == http.StatusServiceUnavailable {
-		c.w.Header().Set("Retry-After", "1")
+		problem.RetryAfter = max(1, problem.RetryAfter)
+		c.w.Header().Set("Retry-After", strconv.Itoa(problem.RetryAfter))
 	}
 	c.w.Header().Set("Content-Type", wire.ContentType)
 	if err := c.write(problem.Status, problem); err != nil {

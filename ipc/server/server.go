@@ -28,29 +28,36 @@ const (
 	answerTime = 30 * time.Second // on top of what the request asked to wait
 	idleTime   = 2 * time.Minute
 	maxHeader  = 16 << 10
-	maxConns   = 4096
 	maxFiles   = 3 // descriptors that a request may bring
 )
 
 // Broker decides and acts. Every error it returns is a *wire.Problem, save
 // what Retrieve says of its delivery.
 type Broker interface {
+	// Admit lets a request in or says overloaded. One that was let in has to leave.
+	Admit(context.Context, *peer.Connection) (leave func(), err error)
+	Stranger(*peer.Connection) bool
 	Health() wire.Health
-	Whoami(peer.Peer) wire.Whoami
-	Status(context.Context, peer.Peer) (wire.Status, error)
-	Authorize(ctx context.Context, p peer.Peer, body *wire.Authorize, explain bool) (wire.Decision, error)
-	BatchUsers(peer.Peer) (wire.BatchUsers, error)
-	BatchUser(p peer.Peer, name string) (wire.BatchUser, error)
-	Retrieve(ctx context.Context, p peer.Peer, name string, body *wire.Retrieve, deliver func(wire.Secret, *lockmem.Buffer) error) error
-	Report(ctx context.Context, p peer.Peer, name string, body *wire.Report) (wire.Reported, error)
-	Launch(ctx context.Context, p peer.Peer, conn *net.UnixConn, body *wire.Launch) (job wire.Job, again bool, err error)
-	Job(ctx context.Context, p peer.Peer, id string, wait time.Duration) (wire.Job, error)
-	Jobs(ctx context.Context, p peer.Peer, only wire.JobFilter) (wire.Jobs, error)
-	Output(ctx context.Context, p peer.Peer, id, stream string, subject wire.Subject, object json.RawMessage) (*os.File, error)
-	Signal(ctx context.Context, p peer.Peer, id string, body *wire.Signal) (wire.Job, error)
-	Sync(context.Context, peer.Peer) (wire.Sync, error)
+	Whoami(context.Context, *peer.Connection) wire.Whoami
+	Status(context.Context, *peer.Connection) (wire.Status, error)
+	Authorize(ctx context.Context, p *peer.Connection, body *wire.Authorize, explain bool) (wire.Decision, error)
+	BatchUsers(context.Context, *peer.Connection) (wire.BatchUsers, error)
+	BatchUser(ctx context.Context, p *peer.Connection, name string) (wire.BatchUser, error)
+	Retrieve(ctx context.Context, p *peer.Connection, name string, body *wire.Retrieve, deliver func(wire.Secret, *lockmem.Buffer) error) error
+	Report(ctx context.Context, p *peer.Connection, name string, body *wire.Report) (wire.Reported, error)
+	Launch(ctx context.Context, p *peer.Connection, conn *net.UnixConn, body *wire.Launch, stdio []*os.File) (job wire.Job, again bool, err error)
+	Job(ctx context.Context, p *peer.Connection, id string, wait time.Duration) (wire.Job, error)
+	Jobs(ctx context.Context, p *peer.Connection, only wire.JobFilter) (wire.Jobs, error)
+	Output(ctx context.Context, p *peer.Connection, id, stream string, subject wire.Subject, object json.RawMessage) (*os.File, error)
+	Signal(ctx context.Context, p *peer.Connection, id string, body *wire.Signal) (wire.Job, error)
+	Forget(ctx context.Context, p *peer.Connection, id string) error
+	DryRun(ctx context.Context, p *peer.Connection, conn *net.UnixConn, body *wire.Launch) (wire.DryRun, error)
+	Events(ctx context.Context, p *peer.Connection, after uint64, wait time.Duration) (wire.Events, error)
+	Sync(context.Context, *peer.Connection) (wire.Sync, error)
+	Suspend(context.Context, *peer.Connection) (wire.Suspension, error)
+	Resume(context.Context, *peer.Connection) (wire.Suspension, error)
 	// Rekey reads the key from the pipe, which is open until it returns.
-	Rekey(ctx context.Context, p peer.Peer, body *wire.HostKey, key *os.File) (wire.HostKey, error)
+	Rekey(ctx context.Context, p *peer.Connection, body *wire.HostKey, key *os.File) (wire.HostKey, error)
 }
 
 // Server answers on any number of listeners.
@@ -58,13 +65,13 @@ type Server struct {
 	broker Broker
 	log    *slog.Logger
 	http   *http.Server
-	seats  chan struct{}  // one per connection that may be open
+	seats  *seats
 	lent   sync.WaitGroup // passwords that are being handed out: net/http does not wait for connections that were taken over
 }
 
 // New returns a server that serves nothing yet.
 func New(b Broker, log *slog.Logger) *Server {
-	s := &Server{broker: b, log: log, seats: make(chan struct{}, maxConns)}
+	s := &Server{broker: b, log: log, seats: newSeats(b.Stranger)}
 	s.http = &http.Server{
 		Handler:           s.routes(),
 		ReadHeaderTimeout: headerTime,
@@ -95,44 +102,15 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return err
 }
 
-// bounded accepts no more connections than there are seats; further ones wait
-// in the listener's queue.
-type bounded struct {
-	net.Listener
-	seats chan struct{}
-}
-
-func (b *bounded) Accept() (net.Conn, error) {
-	b.seats <- struct{}{}
-	c, err := b.Listener.Accept()
-	if err != nil {
-		<-b.seats
-		return nil, err
-	}
-	if u, ok := c.(*net.UnixConn); ok {
-		c = localsock.NewRequests(u, maxFiles)
-	}
-	return &seated{Conn: c, leave: sync.OnceFunc(func() { <-b.seats })}, nil
-}
-
-type seated struct {
-	net.Conn
-	leave func()
-}
-
-func (c *seated) Close() error {
-	defer c.leave()
-	return c.Conn.Close()
-}
-
 // attested is a connection and who the kernel says opened it. Identity is
 // captured once, before a byte is read, and is never asked for again by name
 // or pid.
 type attested struct {
 	conn     *net.UnixConn
 	requests *localsock.Requests // the same connection, where descriptors come in
-	peer     peer.Peer
+	peer     *peer.Connection
 	err      error
+	over     bool // it is one too many: it is told so, and closed
 }
 
 type connKey struct{}
@@ -140,11 +118,7 @@ type connKey struct{}
 func connContext(ctx context.Context, c net.Conn) context.Context {
 	a := &attested{err: errors.New("not a Unix socket")}
 	if s, ok := c.(*seated); ok {
-		c = s.Conn
-	}
-	if r, ok := c.(*localsock.Requests); ok {
-		a.conn, a.requests = r.UnixConn, r
-		a.peer, a.err = peer.Of(r.UnixConn)
+		a = &s.attested
 	}
 	return context.WithValue(ctx, connKey{}, a)
 }

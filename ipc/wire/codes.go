@@ -15,6 +15,7 @@ const (
 	JobUnknown          = "job.unknown"
 	RequestNotFound     = "request.not_found"
 	IDConflict          = "id.conflict"
+	JobRunning          = "job.running"
 	EventsGone          = "events.gone"
 	RequestTooLarge     = "request.too_large"
 	CredentialMissing   = "credential.missing"
@@ -54,6 +55,7 @@ var statuses = map[string]struct {
 	JobUnknown:          {http.StatusNotFound, "there is no such job"},
 	RequestNotFound:     {http.StatusNotFound, "there is no such resource"},
 	IDConflict:          {http.StatusConflict, "the id was used for another job"},
+	JobRunning:          {http.StatusConflict, "the job has not ended"},
 	EventsGone:          {http.StatusGone, "the events asked for are too old"},
 	RequestTooLarge:     {http.StatusRequestEntityTooLarge, "the request is too large"},
 	CredentialMissing:   {http.StatusUnprocessableEntity, "the batch user has no credential"},

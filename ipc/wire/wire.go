@@ -240,6 +240,7 @@ type Whoami struct {
 	Client   string   `json:"client,omitempty"` // the entry that matched
 	Operator bool     `json:"operator"`
 	Reason   string   `json:"reason,omitempty"` // why no entry matched
+	Entries  []Match  `json:"entries,omitempty"`
 	May      []string `json:"may,omitempty"`
 	Realms   []string `json:"realms,omitempty"`
 	Version  string   `json:"version"`
@@ -247,13 +248,29 @@ type Whoami struct {
 	Features []string `json:"features"`
 }
 
-// Peer is the caller as the kernel attests it.
+// Match is one client entry, held against the caller. Entries are looked at in
+// their order, up to the one that matches.
+type Match struct {
+	Client  string `json:"client"`
+	Matched bool   `json:"matched"`
+	Reason  string `json:"reason,omitempty"` // why it does not match
+}
+
+// Peer is the caller as the system attests it.
 type Peer struct {
 	PID    int      `json:"pid"`
 	UID    uint32   `json:"uid"`
 	GID    uint32   `json:"gid"`
 	Groups []uint32 `json:"groups,omitempty"`
 	User   string   `json:"user,omitempty"` // "" when the uid has no name
+
+	// Attested: the launcher looked at the process. Without it only the socket was asked, and nothing below is known.
+	Attested bool   `json:"attested"`
+	Exe      string `json:"exe,omitempty"` // of a script: the interpreter
+	NoExe    string `json:"no_exe,omitempty"`
+	SHA256   string `json:"sha256,omitempty"` // of that file, where a client entry wants to know
+	NoSHA256 string `json:"no_sha256,omitempty"`
+	Unit     string `json:"unit,omitempty"` // the system service that the process belongs to
 }
 
 // States of the service.
@@ -276,6 +293,7 @@ type Status struct {
 	LocalVault LocalVault     `json:"local_vault"`
 	Launcher   Launcher       `json:"launcher"`
 	Jobs       JobCount       `json:"jobs"`
+	Suspension *Suspension    `json:"suspension,omitempty"` // nothing is started
 	Problems   []Finding      `json:"problems"`
 }
 
@@ -369,6 +387,7 @@ type Problem struct {
 	Field      string   `json:"field,omitempty"` // the member of the request that is at fault
 	DecisionID string   `json:"decision_id,omitempty"`
 	Withheld   []string `json:"withheld,omitempty"`
+	RetryAfter int      `json:"retry_after,omitempty"` // seconds, as in the header Retry-After
 }
 
 // Error says what happened, for people.

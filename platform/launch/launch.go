@@ -15,6 +15,7 @@ const (
 	CodeChanged     = "account.changed"
 	CodeConflict    = "id.conflict"
 	CodeUnknown     = "job.unknown"
+	CodeRunning     = "job.running"
 	CodeOverloaded  = "overloaded"
 	CodeUnavailable = "launcher.unavailable"
 	CodeCaller      = "caller.forbidden" // the passed connection is not a requester's
@@ -46,6 +47,7 @@ const (
 const (
 	StdioCapture = "capture"
 	StdioNull    = "null"
+	StdioPassed  = "passed" // descriptors that come with the request
 )
 
 // Spec says what to start. The launcher checks all of it again.
@@ -61,11 +63,14 @@ type Spec struct {
 	Env     map[string]string `json:"env,omitempty"` // added to HOME USER LOGNAME SHELL PATH
 	Umask   *uint32           `json:"umask,omitempty"`
 
-	Stdio      string        `json:"stdio"`                 // StdioCapture or StdioNull
+	Stdio      string        `json:"stdio"`                 // StdioCapture, StdioNull or StdioPassed
 	CaptureMax int64         `json:"capture_max,omitempty"` // octets kept of each stream; 0 or more than the launcher's: its own
 	Timeout    time.Duration `json:"timeout,omitempty"`     // from the start; 0: none
 	Grace      time.Duration `json:"grace,omitempty"`       // between TERM and KILL; 0: the launcher's
 	Keep       time.Duration `json:"keep,omitempty"`        // after the end; 0: the launcher's
+
+	// Started is the start of the requester's process, from Attest: another process is refused. 0: not compared.
+	Started uint64 `json:"started,omitempty"`
 
 	Note json.RawMessage `json:"note,omitempty"` // the daemon's own, at most MaxNote octets: journalled and given back
 }

@@ -115,7 +115,8 @@ func (l *Launcher) watch(s *session) {
 	tick := time.NewTicker(statusTick)
 	defer tick.Stop()
 	for {
-		a, _, err := s.call(context.Background(), Request{Call: CallStatus})
+		a, extra, err := s.call(context.Background(), Request{Call: CallStatus})
+		closeFiles(extra)
 		if err == nil && a.State != nil {
 			l.mu.Lock()
 			if l.session == s {
@@ -142,8 +143,20 @@ func (l *Launcher) Status() Status {
 // accepted. It returns once the job's pid is known, or its start has failed: then the job says so. Again means that
 // the same Owner, ID and Hash had been started before. An empty ID is replaced by one of the launcher's. When ctx
 // ends earlier the start goes on.
-func (l *Launcher) Start(ctx context.Context, conn *net.UnixConn, s Spec) (job Job, again bool, err error) {
-	a, err := l.job(ctx, Request{Call: CallStart, Spec: &s}, conn)
+//
+// For StdioPassed stdio is the job's stdin, stdout and stderr, else it is empty. The launcher never has them open, only
+// the job's own process: nobody who serves such a file can hold up another job. They stay the caller's.
+func (l *Launcher) Start(ctx context.Context, conn *net.UnixConn, s Spec, stdio ...*os.File) (job Job, again bool, err error) {
+	files := []syscall.Conn{conn}
+	if len(stdio) > 0 {
+		parcel, err := localsock.Pack(stdio...)
+		if err != nil {
+			return Job{}, false, &Refused{Code: CodeInvalid, Reason: err.Error()}
+		}
+		defer func() { _ = parcel.Close() }() // the launcher has its own
+		files = append(files, parcel)
+	}
+	a, err := l.job(ctx, Request{Call: CallStart, Spec: &s}, files...)
 	if err != nil {
 		return Job{}, false, err
 	}
@@ -169,7 +182,7 @@ func (l *Launcher) Job(ctx context.Context, owner, id string, wait time.Duration
 func (l *Launcher) Jobs(ctx context.Context, owner string) (jobs []Job, err error) {
 	r := Request{Call: CallJobs, Owner: owner}
 	for {
-		a, _, err := l.call(ctx, r)
+		a, err := l.ask(ctx, r)
 		if err != nil {
 			return nil, err
 		}
@@ -177,14 +190,18 @@ func (l *Launcher) Jobs(ctx context.Context, owner string) (jobs []Job, err erro
 		if !a.More || len(a.Jobs) == 0 {
 			return jobs, nil
 		}
-		r.After = a.Jobs[len(a.Jobs)-1].Serial
+		last := a.Jobs[len(a.Jobs)-1].Serial
+		if last <= r.After {
+			return nil, errors.New("launch: the launcher's list of jobs does not go on")
+		}
+		r.After = last
 	}
 }
 
 // Ended waits until jobs have ended with an EndSeq above after and returns them, or the first of them, in that order.
 func (l *Launcher) Ended(ctx context.Context, after uint64) ([]Job, error) {
 	for {
-		a, _, err := l.call(ctx, Request{Call: CallEnded, After: after, Wait: MaxWait})
+		a, err := l.ask(ctx, Request{Call: CallEnded, After: after, Wait: MaxWait})
 		if err != nil || len(a.Jobs) > 0 {
 			return a.Jobs, err
 		}
@@ -217,7 +234,7 @@ func (l *Launcher) Signal(ctx context.Context, owner, id, signal string, grace t
 // Sync runs one sync worker, which reads stdin and writes stdout, both pipes, to its end. The error of a worker that
 // ran is a *SyncFailed. When ctx ends the worker is killed. The files stay the caller's.
 func (l *Launcher) Sync(ctx context.Context, stdin, stdout *os.File) error {
-	a, _, err := l.call(ctx, Request{Call: CallSync}, stdin, stdout)
+	a, err := l.ask(ctx, Request{Call: CallSync}, stdin, stdout)
 	switch {
 	case err != nil:
 		return err
@@ -233,16 +250,22 @@ func (l *Launcher) Sync(ctx context.Context, stdin, stdout *os.File) error {
 // ever told, this one included: it is kept where the daemon cannot write. With settle the launcher goes on from this
 // number, even if it was told a higher one.
 func (l *Launcher) Witness(ctx context.Context, number uint64, settle bool) (highest uint64, err error) {
-	a, _, err := l.call(ctx, Request{Call: CallWitness, Witness: number, Settle: settle})
+	a, err := l.ask(ctx, Request{Call: CallWitness, Witness: number, Settle: settle})
 	return a.Witness, err
 }
 
 func (l *Launcher) job(ctx context.Context, r Request, files ...syscall.Conn) (Answer, error) {
-	a, extra, err := l.call(ctx, r, files...)
-	closeFiles(extra)
+	a, err := l.ask(ctx, r, files...)
 	if err == nil && a.Job == nil {
 		err = fmt.Errorf("launch: the launcher answered %q without a job", r.Call)
 	}
+	return a, err
+}
+
+// ask is call for an answer without descriptors; any that come are closed.
+func (l *Launcher) ask(ctx context.Context, r Request, files ...syscall.Conn) (Answer, error) {
+	a, extra, err := l.call(ctx, r, files...)
+	closeFiles(extra)
 	return a, err
 }
 

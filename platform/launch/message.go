@@ -1,6 +1,10 @@
 package launch
 
-import "time"
+import (
+	"time"
+
+	"batchwarden/platform/peer"
+)
 
 // The private protocol. Either side sends frames of at most MaxFrame octets of JSON with at most MaxFiles
 // descriptors. The launcher's first frame is a Hello with the public listening socket as its descriptor, or one with
@@ -26,7 +30,9 @@ type Hello struct {
 
 // Calls of a Request.
 const (
-	CallStart  = "start"  // Spec; descriptor: the requester's connection -> Job, Again
+	// Spec; descriptors: the requester's connection and, for StdioPassed, a socket that stdin, stdout and stderr lie
+	// in (localsock.Pack) -> Job, Again
+	CallStart  = "start"
 	CallJob    = "job"    // Owner, ID, Wait -> Job
 	CallJobs   = "jobs"   // Owner, After (serial) -> Jobs, More
 	CallEnded  = "ended"  // After (EndSeq), Wait -> Jobs
@@ -36,6 +42,14 @@ const (
 	CallStatus = "status" // -> State
 	// Witness, Settle -> Witness: the highest so far
 	CallWitness = "witness"
+	// Want; descriptor: the connection -> Peer
+	CallAttest = "attest"
+	// Owner, ID, After (serial): an ended job is removed
+	CallForget = "forget"
+	// Spec; descriptor: the requester's connection -> Checks
+	CallCheck = "check"
+	// -> a descriptor: the listening socket that systemd connects to for credentials
+	CallSystemd = "systemd"
 	CallCancel  = "cancel" // Number: the request that nobody waits for any more; not answered itself
 )
 
@@ -53,6 +67,8 @@ type Request struct {
 
 	Witness uint64 `json:"witness,omitempty"`
 	Settle  bool   `json:"settle,omitempty"`
+
+	Want *peer.Want `json:"want,omitempty"`
 }
 
 // Answer is one frame of the launcher.
@@ -66,6 +82,10 @@ type Answer struct {
 	Exit    *SyncExit `json:"exit,omitempty"`
 	State   *State    `json:"state,omitempty"`
 	Witness uint64    `json:"witness,omitempty"`
+
+	Peer *peer.Attested `json:"peer,omitempty"`
+
+	Checks []Check `json:"checks,omitempty"`
 }
 
 // SyncExit is how a sync worker ended; ExitCode -1 when a signal did it.

@@ -75,16 +75,17 @@ func assemble(file, limitsFile string) (keeper.Config, error) {
 	}
 	owner := limits.New(limitsFile, []uint32{daemon.UID, worker.UID}, accounts)
 	return keeper.Config{
-		Version:      version.Number,
-		PublicSocket: c.Socket,
-		Socket:       c.Launcher.Socket,
-		StateDir:     c.Launcher.StateDir,
-		CgroupRoot:   c.Launcher.CgroupRoot,
-		DaemonUID:    daemon.UID,
-		DaemonGID:    daemon.GID,
-		Sync:         worker,
-		SyncPath:     filepath.Join(filepath.Dir(self), "batchwarden-sync"),
-		SyncArgs:     []string{"--config", configFile},
+		Version:       version.Number,
+		PublicSocket:  c.Socket,
+		SystemdSocket: c.SystemdSocket,
+		Socket:        c.Launcher.Socket,
+		StateDir:      c.Launcher.StateDir,
+		CgroupRoot:    c.Launcher.CgroupRoot,
+		DaemonUID:     daemon.UID,
+		DaemonGID:     daemon.GID,
+		Sync:          worker,
+		SyncPath:      filepath.Join(filepath.Dir(self), "batchwarden-sync"),
+		SyncArgs:      []string{"--config", configFile},
 		Allow: func(a keeper.Ask) error {
 			return owner.Allow(limits.Launch{Requester: a.Requester, Account: a.Account, GID: a.GID, Env: a.Env, Command: a.Command})
 		},

@@ -21,6 +21,7 @@ var nextByCode = map[string]string{
 	wire.JobUnknown:          "batchwarden jobs lists the jobs that you can see.",
 	wire.RequestNotFound:     "The service may be older than this program; batchwarden whoami shows its version.",
 	wire.EventsGone:          "Start again with what is there now: batchwarden jobs.",
+	wire.JobRunning:          "Wait for its end, or end it: batchwarden signal.",
 	wire.IDConflict:          "Give another --id, or repeat the very same command.",
 	wire.RequestTooLarge:     "Send less: a command or an environment this long belongs into a file.",
 	wire.CredentialMissing:   "batchwarden batch-users shows its state; put the password into Vault, then batchwarden sync.",

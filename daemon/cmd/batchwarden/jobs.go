@@ -15,11 +15,18 @@ import (
 )
 
 func (a *app) jobsCommand() *cobra.Command {
-	return &cobra.Command{
+	var forget bool
+	cmd := &cobra.Command{
 		Use:   "jobs [ID]",
 		Short: "List the jobs that you can see, or show one",
 		Args:  cobra.MaximumNArgs(1),
 		RunE: a.ask(func(ctx context.Context, c *client.Client, args []string) error {
+			if forget {
+				if len(args) == 0 {
+					return usage("--forget wants the id of a job that has ended")
+				}
+				return c.Forget(ctx, args[0])
+			}
 			if len(args) == 0 {
 				jobs, err := c.Jobs(ctx)
 				if err != nil {
@@ -34,6 +41,8 @@ func (a *app) jobsCommand() *cobra.Command {
 			return a.show(job, a.jobText(job))
 		}),
 	}
+	cmd.Flags().BoolVar(&forget, "forget", false, "remove the job, which must have ended, and what it wrote")
+	return cmd
 }
 
 func (a *app) jobsText(jobs []wire.Job) string {

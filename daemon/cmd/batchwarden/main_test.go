@@ -60,6 +60,7 @@ func TestUsage(t *testing.T) {
 		{[]string{"status", "--nope"}, "unknown flag: --nope"},
 		{[]string{"jobs", "a", "b"}, "accepts at most 1 arg(s)"},
 		{[]string{"output"}, "accepts 1 arg(s)"},
+		{[]string{"jobs", "--forget"}, "--forget wants the id"},
 		{[]string{"config"}, "config is not a command by itself"},
 		{[]string{"config", "nope"}, `unknown command "nope"`},
 		{[]string{"policy"}, "policy is not a command by itself"},
@@ -93,9 +94,10 @@ func TestUsage(t *testing.T) {
 // TestNobodyListens: each command that asks the service says that it does not answer, where, and what to do.
 func TestNobodyListens(t *testing.T) {
 	for _, args := range [][]string{
-		{"status"}, {"whoami"}, {"sync"}, {"batch-users"}, {"batch-users", "payroll"}, {"jobs"}, {"jobs", "1"},
+		{"status"}, {"whoami"}, {"sync"}, {"suspend"}, {"resume"}, {"jobs", "--forget", "1"}, {"batch-users"}, {"batch-users", "payroll"}, {"jobs"}, {"jobs", "1"},
 		{"output", "1"}, {"output", "-f", "--stderr", "1"},
 		{"run", "--realm", "r", "--as", "p", "--", "x"},
+		{"run", "--realm", "r", "--as", "p", "--dry-run", "--", "x"},
 		{"run", "--realm", "r", "--as", "p", "--subject", "u", "--detach", "x", "-y"},
 		{"authorize", "--realm", "r"}, {"explain", "--realm", "r", "--as", "p", "--subject", "u", "--id", "1", "--", "x"},
 		{"retrieve", "--realm", "r", "--subject", "u", "payroll"},

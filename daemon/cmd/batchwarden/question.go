@@ -149,7 +149,7 @@ func (a *app) decisionCommand(name, short string, explain bool) *cobra.Command {
 	q.launchFlags(cmd)
 	cmd.Flags().StringVar(&action, "action", "", "what is asked for, in the model's words (default: launch)")
 	l.flags(cmd)
-	for _, ignored := range []string{"id", "dir", "env", "timeout", "detach"} {
+	for _, ignored := range []string{"id", "dir", "env", "timeout", "stdio", "detach"} {
 		if err := cmd.Flags().MarkHidden(ignored); err != nil {
 			panic("batchwarden: " + err.Error())
 		}

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -21,7 +23,9 @@ type launch struct {
 	dir     string
 	env     []string
 	timeout time.Duration
+	stdio   string
 	detach  bool
+	dry     bool
 }
 
 func (l *launch) flags(cmd *cobra.Command) {
@@ -30,6 +34,8 @@ func (l *launch) flags(cmd *cobra.Command) {
 	f.StringVar(&l.dir, "dir", "", "the job's working directory (default: the account's home)")
 	f.StringArrayVar(&l.env, "env", nil, "a variable `K=V` of the job's environment; may be given again")
 	f.DurationVar(&l.timeout, "timeout", 0, "end the job after this time, such as 8h (default: never)")
+	f.BoolVar(&l.dry, "dry-run", false, "start nothing, and show what every step would say; exit code 1 when one would refuse")
+	f.StringVar(&l.stdio, "stdio", "capture", "capture what the job writes, give it this command's own stdin, stdout and stderr (passed), or null")
 	f.BoolVar(&l.detach, "detach", false, "print the job's id and do not wait for its end")
 }
 
@@ -43,7 +49,10 @@ func (a *app) runCommand() *cobra.Command {
 
 Exit codes: the job's own; 128+N when signal N ended it; 125 when it was not started, with the code and the reason
 on stderr; 1 when how it ended cannot be known; 64 usage; 69 the service does not answer. Ctrl-C ends this command
-and not the job. With --json the job is printed at its end instead of what it wrote.`,
+and not the job. With --json the job is printed at its end instead of what it wrote.
+
+With --stdio passed the job reads and writes this command's own files: nothing is kept of what it writes, and it has
+them also when this command has ended.`,
 		RunE: a.ask(func(ctx context.Context, c *client.Client, args []string) error {
 			body, err := l.body(&q, args)
 			if err != nil {
@@ -51,6 +60,9 @@ and not the job. With --json the job is printed at its end instead of what it wr
 			}
 			if body.Subject, err = q.asked(ctx, c); err != nil {
 				return err
+			}
+			if l.dry {
+				return a.dryRun(ctx, c, body)
 			}
 			return a.launch(ctx, c, body, l.detach)
 		}),
@@ -96,13 +108,13 @@ func (l *launch) body(q *question, args []string) (wire.Launch, error) {
 	}
 	return wire.Launch{
 		ID: id, Realm: q.realm, Object: object, BatchUser: q.as, Command: args, Dir: l.dir, Env: env,
-		Timeout: wire.Duration(l.timeout), Stdio: "capture",
+		Timeout: wire.Duration(l.timeout), Stdio: cmp.Or(l.stdio, captured),
 	}, nil
 }
 
 // launch starts the job and, unless it is detached, follows it to its end.
 func (a *app) launch(ctx context.Context, c *client.Client, body wire.Launch, detach bool) error {
-	job, again, err := c.Launch(ctx, body)
+	job, again, err := a.start(ctx, c, body)
 	if err != nil {
 		return notStarted(body.ID, err)
 	}
@@ -116,7 +128,7 @@ func (a *app) launch(ctx context.Context, c *client.Client, body wire.Launch, de
 		return a.show(job, cell(job.ID)+"\n")
 	}
 	s := []*stream{{name: client.Stdout, to: a.out}, {name: client.Stderr, to: a.errs}}
-	if a.json {
+	if a.json || body.Stdio != captured {
 		s = nil
 	}
 	id := job.ID
@@ -125,6 +137,24 @@ func (a *app) launch(ctx context.Context, c *client.Client, body wire.Launch, de
 		return stillRunning(id, err)
 	}
 	return a.ended(job)
+}
+
+// captured is the value of stdio with which the service keeps what a job writes.
+const captured = "capture"
+
+// start launches the job, with our own files where that is asked for.
+func (a *app) start(ctx context.Context, c *client.Client, body wire.Launch) (*wire.Job, bool, error) {
+	if body.Stdio != "passed" {
+		return c.Launch(ctx, body)
+	}
+	var files [3]*os.File
+	for i, f := range []any{a.in, a.out, a.errs} {
+		var is bool
+		if files[i], is = f.(*os.File); !is {
+			return nil, false, usage("there is no file to pass")
+		}
+	}
+	return c.LaunchWith(ctx, body, files[0], files[1], files[2])
 }
 
 // notStarted is the error of a launch that got no job.

@@ -83,15 +83,25 @@ func TestStatusJSON(t *testing.T) {
 
 func TestWhoamiText(t *testing.T) {
 	known := &wire.Whoami{
-		Peer:   wire.Peer{PID: 4711, UID: 990, GID: 990, Groups: []uint32{990, 4}, User: "opcon"},
-		Client: "opcon-lsam", May: []string{"authorize", "launch"}, Realms: []string{"opcon"},
+		Peer: wire.Peer{PID: 4711, UID: 990, GID: 990, Groups: []uint32{990, 4}, User: "opcon",
+			Attested: true, Exe: "/opt/opcon/lsam", NoSHA256: "the file is too large", Unit: "lsam.service"},
+		Entries: []wire.Match{{Client: "first", Reason: `exe: "/opt/opcon/lsam" is not "/opt/other"`}, {Client: "opcon-lsam", Matched: true}},
+		Client:  "opcon-lsam", May: []string{"authorize", "launch"}, Realms: []string{"opcon"},
 		Version: "v1.2.3", API: 1, Features: []string{"launch", "retrieve"},
 	}
 	stranger := &wire.Whoami{
 		Peer: wire.Peer{PID: 4712, UID: 4000}, Operator: true,
-		Reason: "none of 2 client entries matches uid 4000", Version: "v1.2.3", API: 1,
+		Entries: []wire.Match{{Client: "opcon-lsam", Reason: "user: uid 4000 is not opcon (990)"}},
+		Reason:  "none of 2 client entries matches uid 4000", Version: "v1.2.3", API: 1,
 	}
 	golden(t, "whoami.golden", whoamiText(known)+"\n"+whoamiText(stranger))
+}
+
+func TestDryRunText(t *testing.T) {
+	would := &wire.DryRun{Start: true, Checks: []wire.Check{{Step: "caller", OK: true}, {Step: "limits", OK: true}}}
+	not := &wire.DryRun{Code: wire.LimitsRefused, Checks: []wire.Check{
+		{Step: "caller", OK: true}, {Step: "limits", Code: wire.LimitsRefused, Detail: "limits.yaml: min_uid: 2 is less than 1000"}}}
+	golden(t, "dry_run.golden", dryRunText(would)+"\n"+dryRunText(not))
 }
 
 func TestSyncText(t *testing.T) {

@@ -13,6 +13,7 @@
 //	account      looked up again: what the launcher's decision was about must still be so
 //	groups, gid, uid   exactly those of the order, for all threads
 //	proof        ids and groups are these and no others, no capability is left, and there is no way back
+//	stdio        passed descriptors are taken out of their socket: no process with more rights has them open
 //	chdir        as the user
 //	command      found and opened as the user; see open
 //	exec         by that descriptor
@@ -38,6 +39,7 @@ const Argv0 = "batchwarden-become"
 const (
 	OrdersFD = 3
 	AnswerFD = 4
+	PassedFD = 5 // of an Order with Passed
 )
 
 // MaxOrder bounds an encoded Order.
@@ -55,6 +57,8 @@ type Order struct {
 	Dir     string          `json:"dir"`
 	Umask   uint32          `json:"umask"`
 	Pin     *Pin            `json:"pin,omitempty"` // the command must be this file
+	// Passed: 0, 1 and 2 are to be the three descriptors that lie in the socket PassedFD.
+	Passed bool `json:"passed,omitempty"`
 }
 
 // Pin names one state of one file.

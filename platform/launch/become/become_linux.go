@@ -75,6 +75,7 @@ func becomeJob(answer *os.File) error {
 		{"uid", func() error { u := int(o.Account.UID); return syscall.Setresuid(u, u, u) }},
 		{"capabilities", func() error { return dropCapabilities(o.Account.UID) }},
 		{"proof", func() error { return prove(o) }},
+		{"stdio", func() error { return takeStdio(o) }},
 		{StepChdir, func() error { return enter(o.Dir) }},
 		{StepCommand, func() (err error) { file, err = find(o); return err }},
 		{StepExec, func() error { return file.exec(o, answer) }},

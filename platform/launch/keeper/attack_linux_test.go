@@ -31,24 +31,13 @@ func dial(t *testing.T, path string) *net.UnixConn {
 
 func pairs(t *testing.T) (a, b *net.UnixConn) {
 	t.Helper()
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	conns := make([]*net.UnixConn, 2)
-	for i, fd := range fds {
-		f := os.NewFile(uintptr(fd), "pair")
-		c, err := net.FileConn(f)
-		if err := errors.Join(err, f.Close()); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = c.Close() })
-		conns[i] = c.(*net.UnixConn)
-	}
-	return conns[0], conns[1]
+	a, b = net2(t)
+	t.Cleanup(func() { _, _ = a.Close(), b.Close() }) // the test is over
+	return a, b
 }
 
-// TestCompromisedDaemon: a daemon that makes up a requester gets nothing, whatever descriptor it passes.
+// TestCompromisedDaemon: a daemon that makes up a requester starts nothing, whatever descriptor it passes, and learns
+// nothing about processes that did not come to it.
 func TestCompromisedDaemon(t *testing.T) {
 	b := newBed(t)
 	id := 0
@@ -56,7 +45,9 @@ func TestCompromisedDaemon(t *testing.T) {
 		t.Helper()
 		id++
 		s := spec("attack-"+string(rune('a'+id)), "/bin/true")
-		refusal(t, b.pass(conn, s), launch.CodeCaller, words...)
+		started, attested := b.pass(conn, s)
+		refusal(t, started, launch.CodeCaller, words...)
+		refusal(t, attested, launch.CodeCaller, words...)
 		if _, err := b.launcher.Job(b.ctx(), s.Owner, s.ID, 0); err == nil {
 			t.Error("it left an id")
 		}
@@ -64,7 +55,11 @@ func TestCompromisedDaemon(t *testing.T) {
 	t.Run("its own loop through the public socket", func(t *testing.T) {
 		b.t = t
 		mine := dial(t, b.config.PublicSocket)
-		nothing(t, b.accepted(), "daemon's own user")
+		started, attested := b.pass(b.accepted(), spec("loop", "/bin/true"))
+		refusal(t, started, launch.CodeCaller, "daemon's own user")
+		if attested != nil {
+			t.Errorf("who it is itself it may know: %v", attested)
+		}
 		nothing(t, mine, "bound to")
 	})
 	t.Run("a socketpair", func(t *testing.T) {
@@ -95,6 +90,9 @@ func TestCompromisedDaemon(t *testing.T) {
 		}
 		defer c.Close()
 		nothing(t, c, "bound to")
+	})
+	t.Run("a requester's connection to another daemon, whose socket has our name elsewhere", func(t *testing.T) {
+		nothing(t, b.sameName(t), "belongs to uid 4101")
 	})
 	t.Run("a dead requester's", func(t *testing.T) {
 		b.t = t
@@ -143,7 +141,7 @@ func TestCompromisedDaemon(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer c.Close()
-		nothing(t, c.(*net.TCPConn), "domain 2")
+		nothing(t, c.(*net.TCPConn), "address family 2")
 	})
 	t.Run("no socket", func(t *testing.T) {
 		f, err := os.Open("/dev/zero")
@@ -151,51 +149,84 @@ func TestCompromisedDaemon(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer f.Close()
-		nothing(t, f, "not a socket")
+		nothing(t, f, "non-socket")
 	})
-	t.Run("in another pid namespace", func(t *testing.T) {
-		b.t = t
-		cmd := exec.Command(program, b.config.PublicSocket)
-		cmd.Env = []string{roleEnv + "=requester"}
-		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID, Credential: &syscall.Credential{Uid: agentUID, Gid: agentUID}}
-		stdin, err := cmd.StdinPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		conn := b.accepted()
-		// It is visible here by a number of ours: what counts is who it is.
-		job, _, err := b.launcher.Start(b.ctx(), conn, spec("namespace", "/bin/true"))
-		if err != nil {
-			t.Errorf("a requester in a pid namespace below ours: %+v, %v", job, err)
-		}
-		_ = stdin.Close()
-		if err := cmd.Wait(); err != nil {
-			t.Error(err)
-		}
-	})
+	for name, flags := range map[string]uintptr{"pid": syscall.CLONE_NEWPID, "user": syscall.CLONE_NEWUSER} {
+		t.Run("in a "+name+" namespace below ours", func(t *testing.T) {
+			b.t = t
+			cmd := exec.Command(program, b.config.PublicSocket)
+			cmd.Env = []string{roleEnv + "=requester"}
+			cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: flags, Credential: &syscall.Credential{Uid: agentUID, Gid: agentUID}}
+			if flags == syscall.CLONE_NEWUSER { // the same numbers, seen from us
+				same := []syscall.SysProcIDMap{{ContainerID: agentUID, HostID: agentUID, Size: 1}}
+				cmd.SysProcAttr.UidMappings, cmd.SysProcAttr.GidMappings = same, same
+			}
+			stdin, err := cmd.StdinPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			nothing(t, b.accepted(), "another pid or user namespace")
+			_ = stdin.Close()
+			if err := cmd.Wait(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
 	b.t = t
 	if job := b.run(spec("honest", "/bin/true")); job.ExitCode == nil || *job.ExitCode != 0 {
 		t.Errorf("after all that: %+v", job)
 	}
 }
 
-// pass is Start with any descriptor, on a session of its own: the daemon's own is kept by the launcher's client.
-func (b *bed) pass(conn syscall.Conn, s launch.Spec) error {
+// pass is Start, and Attest, with any descriptor, on a session of its own: the daemon's own is kept by the launcher's
+// client.
+func (b *bed) pass(conn syscall.Conn, s launch.Spec) (started, attested error) {
 	b.t.Helper()
 	b.stopDaemon()
 	defer b.runDaemon()
 	f := b.session()
 	defer f.Close()
-	send(b.t, f, launch.Request{Number: 1, Call: launch.CallStart, Spec: &s}, conn)
-	var a launch.Answer
-	receive(b.t, f, &a)
-	if a.Refused == nil {
-		return nil
+	ask := func(r launch.Request) error {
+		send(b.t, f, r, conn)
+		var a launch.Answer
+		if receive(b.t, f, &a); a.Refused == nil {
+			return nil
+		}
+		return a.Refused
 	}
-	return a.Refused
+	return ask(launch.Request{Number: 1, Call: launch.CallStart, Spec: &s}), ask(launch.Request{Number: 2, Call: launch.CallAttest})
+}
+
+// sameName is a requester's connection to a socket that somebody else bound to our path, in a file system of his own.
+func (b *bed) sameName(t *testing.T) *net.UnixConn {
+	t.Helper()
+	// The name and whose file it is are all that the kernel keeps: the real socket steps aside for a moment.
+	path := b.config.PublicSocket
+	if err := errors.Join(os.Rename(path, path+".away"), os.Chmod(filepath.Dir(path), 0o777)); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := errors.Join(os.Remove(path), os.Rename(path+".away", path), os.Chmod(filepath.Dir(path), 0o755)); err != nil {
+			t.Fatal(err)
+		}
+	}()
+	act(t, otherUID, "lender", path)
+	act(t, agentUID, "requester", path)
+	lent := dial(t, path) // lends what it accepted before
+	f := localsock.NewFrames(lent, 10, 1, time.Second)
+	_, files, err := f.Receive()
+	if err != nil || len(files) != 1 {
+		t.Fatalf("nothing was lent: %v", err)
+	}
+	c, err := net.FileConn(files[0])
+	if err := errors.Join(err, files[0].Close()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c.(*net.UnixConn)
 }
 
 // session is a session by hand, greeted.

@@ -23,7 +23,7 @@ func (k *keeper) call(ctx context.Context, r *launch.Request, files []*os.File) 
 		if r.Spec == nil {
 			return a, nil, &launch.Refused{Code: launch.CodeInvalid, Reason: "there is nothing to start"}
 		}
-		job, again, err := k.launch(ctx, r.Spec, files[0])
+		job, again, err := k.launch(ctx, r.Spec, files[0], files[1:]...)
 		return launch.Answer{Job: &job, Again: again}, nil, err
 	case launch.CallJob:
 		job, err := k.wait(ctx, r.Owner, r.ID, r.Wait)
@@ -43,6 +43,20 @@ func (k *keeper) call(ctx context.Context, r *launch.Request, files []*os.File) 
 		return launch.Answer{Exit: exit}, nil, err
 	case launch.CallStatus:
 		return launch.Answer{State: k.state()}, nil, nil
+	case launch.CallForget:
+		return a, nil, k.forget(r.Owner, r.ID, r.After)
+	case launch.CallCheck:
+		if r.Spec == nil {
+			return a, nil, &launch.Refused{Code: launch.CodeInvalid, Reason: "there is nothing to check"}
+		}
+		checks, err := k.checks(ctx, r.Spec, files[0])
+		return launch.Answer{Checks: checks}, nil, err
+	case launch.CallAttest:
+		at, err := k.attest(ctx, files[0], r.Want)
+		return launch.Answer{Peer: at}, nil, err
+	case launch.CallSystemd:
+		give, err := k.giveSystemd()
+		return a, give, err
 	case launch.CallWitness:
 		highest, err := k.witness.tell(r.Witness, r.Settle)
 		return launch.Answer{Witness: highest}, nil, err

@@ -42,6 +42,14 @@ type job struct {
 type plan struct {
 	spec  *launch.Spec
 	order become.Order
+	stdio *os.File // a socket that the job's descriptors lie in; nil: they are made here
+}
+
+func (p *plan) close() {
+	if p.stdio != nil {
+		_ = p.stdio.Close() // the child has its own
+		p.stdio = nil
+	}
 }
 
 // child is the job's first process.
@@ -85,6 +93,7 @@ func environment(a *account.Account, extra map[string]string) []string {
 // run is the whole life of a job that has been journalled. It returns when the job has ended, or the keeper stops.
 func (k *keeper) run(j *job, p plan) {
 	c, out, err := k.start(j, &p)
+	p.close()
 	if err != nil {
 		k.finish(j, k.failed(j, launch.CodeFailed, err.Error()))
 		return
@@ -162,7 +171,7 @@ func (k *keeper) start(j *job, p *plan) (_ *child, out *output, err error) {
 		}
 		stdio[1], stdio[2] = out.streams[0].file, out.streams[1].file
 	}
-	c, err := fork(b, stdio, &p.order)
+	c, err := fork(b, stdio, p.stdio, &p.order)
 	if err != nil {
 		return nil, out, err
 	}
@@ -178,7 +187,7 @@ func deadline(d time.Duration) time.Time {
 }
 
 // fork starts the child in its box and hands it its order.
-func fork(b *box, stdio [3]*os.File, o *become.Order) (*child, error) {
+func fork(b *box, stdio [3]*os.File, passed *os.File, o *become.Order) (*child, error) {
 	text, err := json.Marshal(o)
 	if err != nil {
 		return nil, fmt.Errorf("order: %w", err)
@@ -197,7 +206,11 @@ func fork(b *box, stdio [3]*os.File, o *become.Order) (*child, error) {
 		return nil, err
 	}
 	defer said.Close()
-	c, err := clone(b, []*os.File{stdio[0], stdio[1], stdio[2], orders, said})
+	files := []*os.File{stdio[0], stdio[1], stdio[2], orders, said}
+	if passed != nil {
+		files = append(files, passed)
+	}
+	c, err := clone(b, files)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("fork: %w", err), answer.Close())
 	}

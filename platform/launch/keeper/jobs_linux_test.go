@@ -343,7 +343,7 @@ func TestRefusals(t *testing.T) {
 		"= in env":        func(s *launch.Spec) { s.Env = map[string]string{"A=B": ""} },
 		"relative dir":    func(s *launch.Spec) { s.Dir = "tmp" },
 		"umask":           func(s *launch.Spec) { u := uint32(0o7777); s.Umask = &u },
-		"stdio":           func(s *launch.Spec) { s.Stdio = "passed" },
+		"stdio":           func(s *launch.Spec) { s.Stdio = "loud" },
 		"no owner":        func(s *launch.Spec) { s.Owner = "" },
 		"no hash":         func(s *launch.Spec) { s.Hash = "" },
 		"id":              func(s *launch.Spec) { s.ID = "../x" },

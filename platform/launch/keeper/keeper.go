@@ -16,8 +16,10 @@ type Config struct {
 
 	PublicSocket string // bound here, served by the daemon
 	Socket       string // the private one
-	StateDir     string // ours alone: the journal and the captured output
-	CgroupRoot   string // "auto": below the launcher's own cgroup; else a directory of a cgroup2 file system
+	// SystemdSocket is bound here for systemd alone and served by the daemon; "": there is none.
+	SystemdSocket string
+	StateDir      string // ours alone: the journal and the captured output
+	CgroupRoot    string // "auto": below the launcher's own cgroup; else a directory of a cgroup2 file system
 
 	DaemonUID, DaemonGID uint32
 	Sync                 account.Account // the sync worker's
@@ -57,6 +59,6 @@ type Command interface {
 	SHA256() (string, error) // lower-case hex
 }
 
-// Run binds the two sockets and serves until ctx ends. Then it stops listening and answering, and leaves running jobs
-// alone: they go on, and the next launcher calls them lost. Both sockets stay in the file system.
+// Run binds the sockets and serves until ctx ends. Then it stops listening and answering, and leaves running jobs
+// alone: they go on, and the next launcher calls them lost. The sockets stay in the file system.
 func Run(ctx context.Context, c Config) error { return run(ctx, c) }

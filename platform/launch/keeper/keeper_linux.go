@@ -17,6 +17,7 @@ import (
 	"batchwarden/platform/account"
 	"batchwarden/platform/launch"
 	"batchwarden/platform/localsock"
+	"batchwarden/platform/peer"
 	"batchwarden/platform/safefile"
 )
 
@@ -26,12 +27,14 @@ const housekeepEvery = time.Minute
 // keeper is one running launcher.
 type keeper struct {
 	Config
-	root    bool
-	boot    string
-	boxes   *boxes
-	journal *journal
-	witness *witness
-	public  *os.File // the public listening socket, to hand over
+	root     bool
+	boot     string
+	boxes    *boxes
+	journal  *journal
+	witness  *witness
+	attestor *peer.Attestor
+	public   *os.File          // the public listening socket, to hand over
+	systemd  *net.UnixListener // likewise; nil: there is none
 
 	jobsDone sync.WaitGroup
 
@@ -73,6 +76,9 @@ func run(ctx context.Context, c Config) (err error) {
 		return fmt.Errorf("keeper: state: is another launcher running? %w", err)
 	}
 	defer func() { err = errors.Join(err, lock.Close()) }()
+	if k.attestor, err = peer.NewAttestor(); err != nil {
+		return fmt.Errorf("keeper: %w", err)
+	}
 	// After the lock: what lies there is no living launcher's.
 	k.boxes = openBoxes(c.CgroupRoot, c.StateDir)
 	defer k.boxes.close()
@@ -88,6 +94,12 @@ func run(ctx context.Context, c Config) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, public.Close(), k.public.Close()) }()
+	if err := k.listenForSystemd(); err != nil {
+		return err
+	}
+	if k.systemd != nil {
+		defer func() { err = errors.Join(err, k.systemd.Close()) }()
+	}
 	k.Log.Info("launcher ready", "socket", c.Socket, "public", c.PublicSocket, "containment", k.boxes.String(), "jobs", len(k.jobs))
 	if !k.root {
 		k.Log.Warn("the launcher is not root: it can start no jobs")

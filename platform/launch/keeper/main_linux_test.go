@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -20,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"batchwarden/platform/launch/become"
+	"batchwarden/platform/localsock"
 )
 
 // The tests that start jobs run in a second process of this binary, in a mount namespace of its own: there it has its
@@ -67,6 +69,8 @@ func TestMain(m *testing.M) {
 		become.Main()
 	}
 	switch role := os.Getenv(roleEnv); {
+	case role == "inside" && slices.Contains(os.Args, "-test.fuzzworker"): // of a process that has furnished already
+		os.Exit(m.Run())
 	case role == "inside":
 		if err := furnish(); err != nil {
 			fmt.Fprintln(os.Stderr, "preparing the namespace:", err)
@@ -212,12 +216,42 @@ func play(role string) int {
 				return err
 			}
 			return stay(c)
+		case "turncoat": // connects, and at a line executes another program that stays
+			if _, err := net.Dial("unix", os.Args[1]); err != nil {
+				return err
+			}
+			fmt.Println("ready")
+			if _, err := fmt.Scanln(new(string)); err != nil {
+				return err
+			}
+			return unix.Exec(os.Args[2], os.Args[:1], []string{roleEnv + "=idle"})
+		case "idle":
+			return stay(io.NopCloser(nil))
 		case "listener": // listens and accepts until stdin ends
 			l, err := net.Listen("unix", os.Args[1])
 			if err != nil {
 				return err
 			}
 			go func() { _, _ = l.Accept() }()
+			return stay(l)
+		case "lender": // listens, and gives its first connection to the second
+			l, err := net.ListenUnix("unix", &net.UnixAddr{Name: os.Args[1], Net: "unix"})
+			if err != nil {
+				return err
+			}
+			if err := os.Chmod(os.Args[1], 0o666); err != nil {
+				return err
+			}
+			l.SetUnlinkOnClose(false)
+			go func() {
+				first, err := l.AcceptUnix()
+				if err != nil {
+					return
+				}
+				if second, err := l.AcceptUnix(); err == nil {
+					_ = localsock.NewFrames(second, 10, 1, 0).Send(nil, first) // the test sees what did not come
+				}
+			}()
 			return stay(l)
 		case "heir": // connects, leaves the connection to a child that stays, and ends
 			c, err := net.Dial("unix", os.Args[1])

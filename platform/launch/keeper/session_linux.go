@@ -140,7 +140,7 @@ func (k *keeper) converse(ctx context.Context, s *session, c *net.UnixConn) erro
 			closeAll(files)
 			return err
 		}
-		if want := descriptors(r.Call); len(files) != want {
+		if want := descriptors(&r); len(files) != want {
 			cancel()
 			closeAll(files)
 			return fmt.Errorf("keeper: %q came with %d descriptors, not %d", r.Call, len(files), want)
@@ -153,10 +153,15 @@ func (k *keeper) converse(ctx context.Context, s *session, c *net.UnixConn) erro
 	}
 }
 
-// descriptors is how many a call comes with.
-func descriptors(call string) int {
-	switch call {
+// descriptors is how many a request comes with.
+func descriptors(r *launch.Request) int {
+	switch r.Call {
 	case launch.CallStart:
+		if r.Spec != nil && r.Spec.Stdio == launch.StdioPassed {
+			return 2
+		}
+		return 1
+	case launch.CallAttest, launch.CallCheck:
 		return 1
 	case launch.CallSync:
 		return 2

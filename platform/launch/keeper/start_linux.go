@@ -16,7 +16,7 @@ import (
 	"batchwarden/platform/account"
 	"batchwarden/platform/launch"
 	"batchwarden/platform/launch/become"
-	"batchwarden/platform/peer"
+	"batchwarden/platform/localsock"
 )
 
 const (
@@ -29,14 +29,14 @@ const (
 
 // launch decides on one request and starts the job. Until the job is entered nothing is changed, and a refusal leaves
 // no id.
-func (k *keeper) launch(ctx context.Context, s *launch.Spec, conn *os.File) (launch.Job, bool, error) {
+func (k *keeper) launch(ctx context.Context, s *launch.Spec, conn *os.File, stdio ...*os.File) (launch.Job, bool, error) {
 	if err := check(s); err != nil {
 		return launch.Job{}, false, err
 	}
 	if !k.root {
 		return launch.Job{}, false, &launch.Refused{Code: launch.CodeRefused, Reason: notRoot}
 	}
-	requester, err := k.requester(conn)
+	requester, err := k.requester(ctx, conn, s.Started)
 	if err != nil {
 		return launch.Job{}, false, err
 	}
@@ -47,8 +47,15 @@ func (k *keeper) launch(ctx context.Context, s *launch.Spec, conn *os.File) (lau
 	if err != nil {
 		return launch.Job{}, false, err
 	}
+	if len(stdio) > 0 {
+		// The request's own is closed with its answer; the job may start later than that.
+		if p.stdio, err = localsock.Dup(stdio[0], "stdio"); err != nil {
+			return launch.Job{}, false, &launch.Refused{Code: launch.CodeOverloaded, Reason: err.Error()}
+		}
+	}
 	j, known, err := k.enter(s)
 	if known || err != nil {
+		p.close()
 		return k.again(ctx, j, err)
 	}
 	k.jobsDone.Go(func() { k.run(j, p) })
@@ -103,7 +110,7 @@ func check(s *launch.Spec) error {
 	switch {
 	case s.Umask != nil && *s.Umask > 0o777:
 		return invalid("umask %#o", *s.Umask)
-	case s.Stdio != launch.StdioCapture && s.Stdio != launch.StdioNull:
+	case s.Stdio != launch.StdioCapture && s.Stdio != launch.StdioNull && s.Stdio != launch.StdioPassed:
 		return invalid("stdio %.100q", s.Stdio)
 	case s.CaptureMax < 0 || s.Timeout < 0 || s.Grace < 0 || s.Keep < 0:
 		return invalid("a size or time is negative")
@@ -114,20 +121,6 @@ func check(s *launch.Spec) error {
 }
 
 func control7(r rune) bool { return r < ' ' || r == 0x7f }
-
-// requester is the user at the other end of the connection that the daemon passed. The daemon cannot make it up: see
-// peer.Accepted; and cannot be it.
-func (k *keeper) requester(conn *os.File) (uint32, error) {
-	p, err := peer.Accepted(conn, k.PublicSocket)
-	if err == nil && p.UID == k.DaemonUID {
-		err = fmt.Errorf("its other end is the daemon's own user, uid %d", p.UID)
-	}
-	if err != nil {
-		k.Log.Warn("the connection that came with a launch is no requester's", "err", err)
-		return 0, &launch.Refused{Code: launch.CodeCaller, Reason: "the connection that came with the launch is no requester's: " + err.Error()}
-	}
-	return p.UID, nil
-}
 
 // before finds the job that the same request started earlier.
 func (k *keeper) before(s *launch.Spec) (*job, error) {
@@ -182,6 +175,7 @@ func (k *keeper) allowed(s *launch.Spec, requester uint32) (plan, error) {
 	s.Grace = cmp.Or(s.Grace, k.Grace)
 	return plan{spec: s, order: become.Order{
 		Account: a, GID: gid, Argv: s.Argv, Env: env, Dir: cmp.Or(s.Dir, a.Home), Umask: umask, Pin: command.pin,
+		Passed: s.Stdio == launch.StdioPassed,
 	}}, nil
 }
 

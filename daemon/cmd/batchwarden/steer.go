@@ -1,0 +1,73 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"batchwarden/ipc/client"
+	"batchwarden/ipc/wire"
+)
+
+func (a *app) suspendCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "suspend",
+		Short: "Start no jobs on this machine until resume, also after a restart; those that run go on",
+		Args:  cobra.NoArgs,
+		RunE: a.ask(func(ctx context.Context, c *client.Client, _ []string) error {
+			s, err := c.Suspend(ctx)
+			if err != nil {
+				return err
+			}
+			return a.show(s, cell(s.Words())+".\n")
+		}),
+	}
+}
+
+func (a *app) resumeCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "resume",
+		Short: "Start jobs on this machine again",
+		Args:  cobra.NoArgs,
+		RunE: a.ask(func(ctx context.Context, c *client.Client, _ []string) error {
+			s, err := c.Resume(ctx)
+			if err != nil {
+				return err
+			}
+			return a.show(s, "jobs are started on this machine.\n")
+		}),
+	}
+}
+
+// dryRun shows what would come of a launch; exit code 1 when it would not be started.
+func (a *app) dryRun(ctx context.Context, c *client.Client, body wire.Launch) error {
+	d, err := c.DryRun(ctx, body)
+	if err != nil {
+		return err
+	}
+	if err := a.show(d, dryRunText(d)); err != nil {
+		return err
+	}
+	if !d.Start {
+		return no
+	}
+	return nil
+}
+
+func dryRunText(d *wire.DryRun) string {
+	var p page
+	for _, s := range d.Checks {
+		result := "ok"
+		if !s.OK {
+			result = s.Code
+		}
+		p.row(s.Step, result, s.Detail)
+	}
+	if d.Start {
+		p.line("The job would be started.")
+	} else {
+		p.line("%s", fmt.Sprintf("The job would not be started: %s.", d.Code))
+	}
+	return p.String()
+}

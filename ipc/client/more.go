@@ -1,0 +1,48 @@
+package client
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"batchwarden/ipc/wire"
+)
+
+// DryRun goes through every step of a launch short of starting it. That it would not be started is an answer, not an
+// error.
+func (c *Client) DryRun(ctx context.Context, l wire.Launch) (*wire.DryRun, error) {
+	return post[wire.DryRun](ctx, c, "/v1/jobs?dry_run=1", l)
+}
+
+// Forget removes an ended job and its output before its time; its ID can be used again then.
+func (c *Client) Forget(ctx context.Context, id string) error {
+	resp, err := c.send(ctx, http.MethodDelete, "/v1/jobs/"+url.PathEscape(id), nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close() // there is nothing in it but a problem
+	return problem(resp)
+}
+
+// Events returns what happened after a number, as soon as there is something, but after the time of wait in any case.
+// Begin with 0, see in Jobs how things are, and go on after Next of the last answer. A problem events.gone means to
+// begin anew: more has happened than is kept, or the service was started again.
+func (c *Client) Events(ctx context.Context, after uint64, wait time.Duration) (*wire.Events, error) {
+	q := url.Values{"after": {strconv.FormatUint(after, 10)}}
+	if wait > 0 {
+		q.Set("wait", min(wait, wire.MaxWait).String())
+	}
+	return get[wire.Events](ctx, c, "/v1/events?"+q.Encode())
+}
+
+// Suspend keeps the machine from starting jobs until Resume, also after it was restarted. What runs goes on.
+func (c *Client) Suspend(ctx context.Context) (*wire.Suspension, error) {
+	return post[wire.Suspension](ctx, c, "/v1/suspend", nil)
+}
+
+// Resume lets jobs be started again.
+func (c *Client) Resume(ctx context.Context) (*wire.Suspension, error) {
+	return post[wire.Suspension](ctx, c, "/v1/resume", nil)
+}
