@@ -83,7 +83,16 @@ func TestReplacedFramesAreNeverServed(t *testing.T) {
 					continue
 				}
 				check(what+fmt.Sprintf("in the place of frame %d of type %d", i, frames[i].kind), replaced)
-				check(what+fmt.Sprintf("behind frame %d", i), slices.Insert(slices.Clone(frames), i+1, f))
+				behind := slices.Insert(slices.Clone(frames), i+1, f)
+				if i >= len(frames)-2 && from == "another vault" { // the last frame is the mark
+					// Junk behind the last commit is never served. About one in a hundred looks like a write
+					// that did not end and is cut off without a report.
+					s, got := v.open(t, join(data[:begin], behind))
+					same(t, what+"behind the end", got, want)
+					closing(t, s)
+					continue
+				}
+				check(what+fmt.Sprintf("behind frame %d", i), behind)
 			}
 		}
 		check("all of "+from+" behind", append(slices.Clone(frames), others...))
