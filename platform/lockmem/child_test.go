@@ -160,13 +160,21 @@ func spill() {
 	runtime.KeepAlive(&frame)
 }
 
-// residue counts canaries in 20 KiB of the stack below its own frame.
+// blank makes the stack as large as grow does, and clears it: it may have been that of another goroutine.
+//
+//go:noinline
+func blank() {
+	var room [2*reach + 1024]byte
+	runtime.KeepAlive(&room)
+}
+
+// residue counts canaries in all of the stack below its own frame that blank has cleared.
 //
 //go:noinline
 func residue() int {
 	var here byte
-	// The octets below this frame belong to nobody now; the stack holds them since grow.
-	below := unsafe.Slice((*byte)(unsafe.Pointer(uintptr(unsafe.Pointer(&here))-reach)), reach-1024)
+	// The octets below this frame belong to nobody now; the stack holds them since blank.
+	below := unsafe.Slice((*byte)(unsafe.Pointer(uintptr(unsafe.Pointer(&here))-2*reach)), 2*reach-1024)
 	n := 0
 	for i := range below[:len(below)-8] {
 		if below[i] == canary[0] && below[i+1] == canary[1] && below[i+2] == canary[2] && below[i+3] == canary[3] {

@@ -316,12 +316,12 @@ func TestStackIsClean(t *testing.T) {
 	find := func(clean bool) int {
 		go func() {
 			f := func(b *Buffer) error { spill(); return nil }
+			blank()
 			if clean {
 				if err := a.Borrow(context.Background(), f); err != nil {
 					t.Error(err)
 				}
 			} else {
-				grow()
 				if err := f(nil); err != nil {
 					t.Error(err)
 				}

@@ -2,10 +2,8 @@
 
 package lockmem
 
-// signals is for systems that interrupt threads with signals and leave their registers behind.
-type signals struct{}
-
-func (*signals) unsignalled(f func() error) error {
+// onCleanedThread is for systems that interrupt threads with signals and leave their registers behind.
+func onCleanedThread(f func() error) error {
 	defer overwriteRegisters()
 	return f()
 }
