@@ -315,13 +315,7 @@ func (a *app) policyCompareCommand(f *adminFlags) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := a.show(e, e.text(maxEffects)); err != nil {
-				return err
-			}
-			if e.Lost+e.Gained+e.Other > 0 {
-				return no
-			}
-			return nil
+			return a.answer(e, e.text(maxEffects), e.Lost+e.Gained+e.Other == 0)
 		}),
 	}
 	s.flags(cmd)

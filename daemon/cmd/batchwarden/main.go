@@ -110,6 +110,22 @@ func (a *app) ask(f asking) func(*cobra.Command, []string) error {
 	})
 }
 
+// plain is a command without arguments that shows what one call answers.
+func plain[T any](a *app, name, short string, call func(*client.Client, context.Context) (T, error), text func(T) string) *cobra.Command {
+	return &cobra.Command{
+		Use:   name,
+		Short: short,
+		Args:  cobra.NoArgs,
+		RunE: a.ask(func(ctx context.Context, c *client.Client, _ []string) error {
+			v, err := call(c, ctx)
+			if err != nil {
+				return err
+			}
+			return a.show(v, text(v))
+		}),
+	}
+}
+
 // do marks the errors of f as a command's own: what cobra itself says about arguments stays a usage error.
 func do(f func(*cobra.Command, []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {

@@ -137,13 +137,7 @@ func (a *app) decisionCommand(name, short string, explain bool) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := a.show(d, decisionText(d)); err != nil {
-				return err
-			}
-			if !d.Allowed {
-				return no
-			}
-			return nil
+			return a.answer(d, decisionText(d), d.Allowed)
 		}),
 	}
 	q.launchFlags(cmd)

@@ -33,13 +33,7 @@ func (a *app) statusCommand() *cobra.Command {
 				return err
 			}
 			now := condition{*s, *h}
-			if err := a.show(now, a.statusText(&now)); err != nil {
-				return err
-			}
-			if !h.Healthy {
-				return no
-			}
-			return nil
+			return a.answer(now, a.statusText(&now), h.Healthy)
 		}),
 	}
 }
@@ -197,18 +191,8 @@ func (a *app) policies(all []wire.Policy) string {
 }
 
 func (a *app) whoamiCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "whoami",
-		Short: "Show who the service takes you for, and what that allows",
-		Args:  cobra.NoArgs,
-		RunE: a.ask(func(ctx context.Context, c *client.Client, _ []string) error {
-			w, err := c.Whoami(ctx)
-			if err != nil {
-				return err
-			}
-			return a.show(w, whoamiText(w))
-		}),
-	}
+	return plain(a, "whoami", "Show who the service takes you for, and what that allows",
+		(*client.Client).Whoami, whoamiText)
 }
 
 func whoamiText(w *wire.Whoami) string {
@@ -260,13 +244,7 @@ func (a *app) syncCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := a.show(s, a.syncText(s)); err != nil {
-				return err
-			}
-			if s.Outcome != "ok" {
-				return no
-			}
-			return nil
+			return a.answer(s, a.syncText(s), s.Outcome == "ok")
 		}),
 	}
 }

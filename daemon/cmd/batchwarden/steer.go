@@ -11,33 +11,13 @@ import (
 )
 
 func (a *app) suspendCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "suspend",
-		Short: "Start no jobs on this machine until resume, also after a restart; those that run go on",
-		Args:  cobra.NoArgs,
-		RunE: a.ask(func(ctx context.Context, c *client.Client, _ []string) error {
-			s, err := c.Suspend(ctx)
-			if err != nil {
-				return err
-			}
-			return a.show(s, cell(s.Words())+".\n")
-		}),
-	}
+	return plain(a, "suspend", "Start no jobs on this machine until resume, also after a restart; those that run go on",
+		(*client.Client).Suspend, func(s *wire.Suspension) string { return cell(s.Words()) + ".\n" })
 }
 
 func (a *app) resumeCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "resume",
-		Short: "Start jobs on this machine again",
-		Args:  cobra.NoArgs,
-		RunE: a.ask(func(ctx context.Context, c *client.Client, _ []string) error {
-			s, err := c.Resume(ctx)
-			if err != nil {
-				return err
-			}
-			return a.show(s, "jobs are started on this machine.\n")
-		}),
-	}
+	return plain(a, "resume", "Start jobs on this machine again",
+		(*client.Client).Resume, func(*wire.Suspension) string { return "jobs are started on this machine.\n" })
 }
 
 // dryRun shows what would come of a launch; exit code 1 when it would not be started.
@@ -46,13 +26,7 @@ func (a *app) dryRun(ctx context.Context, c *client.Client, body wire.Launch) er
 	if err != nil {
 		return err
 	}
-	if err := a.show(d, dryRunText(d)); err != nil {
-		return err
-	}
-	if !d.Start {
-		return no
-	}
-	return nil
+	return a.answer(d, dryRunText(d), d.Start)
 }
 
 func dryRunText(d *wire.DryRun) string {

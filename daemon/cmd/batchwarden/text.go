@@ -27,6 +27,14 @@ func (a *app) show(v any, text string) error {
 	return err
 }
 
+// answer shows v; where it means no, so does the exit code.
+func (a *app) answer(v any, text string, yes bool) error {
+	if err := a.show(v, text); err != nil || yes {
+		return err
+	}
+	return no
+}
+
 // clean makes a text from elsewhere safe for a terminal: what does not print, line ends and tabs excepted, is shown as
 // its number.
 func clean(s string) string {
