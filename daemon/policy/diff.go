@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"iter"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -78,6 +79,26 @@ type Asking struct {
 // leastShare is how many requests a subject gets at least; with too many
 // subjects the last ones get none.
 const leastShare = 50
+
+// Either returns the names that are in one of two documents, in order.
+func Either[V any](before, after map[string]V) []string {
+	names := slices.AppendSeq(slices.Collect(maps.Keys(before)), maps.Keys(after))
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// Differing parts the names of a document into those that the other one has
+// something else about, and the rest.
+func Differing(names []string, same func(name string) bool) (differ, rest []string) {
+	for _, name := range names {
+		if same(name) {
+			rest = append(rest, name)
+		} else {
+			differ = append(differ, name)
+		}
+	}
+	return differ, rest
+}
 
 // NewAsking makes an Asking for at most limit requests.
 func NewAsking(limit int) *Asking {

@@ -13,13 +13,18 @@ type Grantee struct {
 }
 
 func (g Grantee) String() string {
+	kind, name := g.named()
+	return fmt.Sprintf("%s %q", kind, name)
+}
+
+func (g Grantee) named() (kind, name string) {
 	switch {
 	case g.Role != "":
-		return fmt.Sprintf("role %q", g.Role)
+		return "role", g.Role
 	case g.Group != "":
-		return fmt.Sprintf("group %q", g.Group)
+		return "group", g.Group
 	}
-	return fmt.Sprintf("user %q", g.User)
+	return "user", g.User
 }
 
 // ErrGrantee reports that the model gives rights to somebody else than to
@@ -57,20 +62,41 @@ type Edit struct {
 type Draft struct {
 	Text *Text
 	Edit Edit
+	to   Grantee
 }
 
-// NewDraft begins with the document as it is.
-func NewDraft(doc []byte) Draft { return Draft{Text: NewText(doc), Edit: Edit{Text: doc}} }
+// NewDraft begins with the document as it is, for one grantee's sake.
+func NewDraft(doc []byte, to Grantee) Draft { return Draft{NewText(doc), Edit{Text: doc}, to} }
+
+// Path is the place of the grantee in the Text, or of what more names in it.
+func (d *Draft) Path(more ...any) []any {
+	kind, name := d.to.named()
+	return append([]any{kind + "s", name}, more...)
+}
+
+// Place is Path in words.
+func (d *Draft) Place() string {
+	kind, name := d.to.named()
+	return kind + "s." + name
+}
+
+// Known is ErrUnknownGrantee, wrapped, where the document does not have the grantee.
+func (d *Draft) Known() error {
+	if !d.Text.Has(d.Path()...) {
+		return fmt.Errorf("%v %w", d.to, ErrUnknownGrantee)
+	}
+	return nil
+}
 
 // Changed notes what was changed, in words.
 func (d *Draft) Changed(format string, args ...any) {
 	d.Edit.Changes = append(d.Edit.Changes, fmt.Sprintf(format, args...))
 }
 
-// Done returns what came of it. check parses it first, so that nothing faulty leaves.
-func (d *Draft) Done(check func(doc []byte) error) (Edit, error) {
+// Done returns what came of it. The model parses it first, so that nothing faulty leaves.
+func (d *Draft) Done(m Model) (Edit, error) {
 	d.Edit.Text = d.Text.Bytes()
-	if err := check(d.Edit.Text); err != nil {
+	if _, err := m.Parse("", d.Edit.Text); err != nil {
 		return Edit{}, err
 	}
 	return d.Edit, nil

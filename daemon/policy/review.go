@@ -1,6 +1,9 @@
 package policy
 
-import "slices"
+import (
+	"maps"
+	"slices"
+)
 
 // A Reviewer is a Model that can say who can use a batch user.
 type Reviewer interface {
@@ -12,6 +15,15 @@ type Reviewer interface {
 	Use(h Host, b BatchUser) Use
 	// Meaning says in a few words what the questions of Use are.
 	Meaning() string
+}
+
+// Users returns those of a document, by name, as Subjects has them.
+func Users[V any](users map[string]V) []Subject {
+	var all []Subject
+	for _, name := range slices.Sorted(maps.Keys(users)) {
+		all = append(all, Subject{User: name})
+	}
+	return all
 }
 
 // A Use is what has to be allowed for a subject to use a batch user. It is not

@@ -1,7 +1,6 @@
 package automic
 
 import (
-	"maps"
 	"slices"
 
 	"batchwarden/daemon/policy"
@@ -14,22 +13,11 @@ var _ policy.Asker = Model{}
 func (Model) Ask(before, after policy.Engine, limit int) policy.Questions {
 	a := policy.NewAsking(limit)
 	docs := [2]*Policy{before.(*Policy), after.(*Policy)}
-	users := map[string]bool{}
-	for _, p := range docs {
-		for name := range p.users {
-			users[name] = true
-		}
-	}
 	objects := listedObjects(docs)
-	same := map[string]bool{}
-	var differ, rest []string
-	for _, name := range slices.Sorted(maps.Keys(users)) {
-		if docs[0].users[name].same(docs[1].users[name], same) {
-			rest = append(rest, name)
-		} else {
-			differ = append(differ, name)
-		}
-	}
+	known := map[string]bool{}
+	differ, rest := policy.Differing(policy.Either(docs[0].users, docs[1].users), func(name string) bool {
+		return docs[0].users[name].same(docs[1].users[name], known)
+	})
 	for i, names := range [][]string{differ, rest} {
 		for _, name := range a.Subjects(names) {
 			s := &asker{a: a, user: name}
@@ -122,13 +110,7 @@ type object struct {
 func listedObjects(docs [2]*Policy) []object {
 	var all []object
 	for k := range typeNames {
-		names := map[string]bool{}
-		for _, p := range docs {
-			for name := range p.objects[k] {
-				names[name] = true
-			}
-		}
-		for _, name := range slices.Sorted(maps.Keys(names)) {
+		for _, name := range policy.Either(docs[0].objects[k], docs[1].objects[k]) {
 			all = append(all, object{kind(k), name})
 		}
 	}

@@ -1,7 +1,6 @@
 package automic_test
 
 import (
-	"encoding/json"
 	"math/rand/v2"
 	"testing"
 
@@ -14,31 +13,19 @@ import (
 // where that changes the answer to a random request, a request that is made
 // out of the two documents shows a change.
 func TestAskFindsWhatIsGone(t *testing.T) {
-	documents, rnd := 5, rand.New(rand.NewPCG(3, 4))
-	found, without := 0, 0
-	for range documents {
-		doc, err := json.Marshal(randomDoc(rnd))
-		if err != nil {
-			t.Fatal(err)
-		}
-		var requests []policy.Request
-		for range 300 {
-			action, o := randomQuestion(rnd)
-			text, err := json.Marshal(map[string]any{"subject": map[string]string{"user": pick(rnd, "u1", "u2")}, "action": action, "object": o})
-			if err != nil {
-				t.Fatal(err)
-			}
-			r, err := policy.ParseRequest(text)
-			if err != nil {
-				t.Fatal(err)
-			}
-			requests = append(requests, r)
-		}
-		f, w := policytest.Removals(t, automic.Model{}, doc, requests, 5000, 9)
-		found, without = found+f, without+w
+	rnd := rand.New(rand.NewPCG(3, 4))
+	policytest.Removals(t, automic.Model{}, policytest.Losing{
+		Documents: 5, Doc: func() any { return randomDoc(rnd) }, Request: func() policy.Request { return randomRequest(t, rnd) },
+		Limit: 5_000, Step: 9, Least: 10,
+	})
+}
+
+func randomRequest(t *testing.T, rnd *rand.Rand) policy.Request {
+	t.Helper()
+	action, o := randomQuestion(rnd)
+	r, err := policy.ParseRequest([]byte(asked(pick(rnd, "u1", "u2"), action, o)))
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Logf("%d removals change an answer, %d do not", found, without)
-	if found < 10 {
-		t.Error("too few removals change anything")
-	}
+	return r
 }

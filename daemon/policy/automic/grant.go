@@ -19,14 +19,14 @@ func (Model) Grant(doc []byte, to policy.Grantee, b policy.BatchUser, makeGrante
 	if err != nil {
 		return policy.Edit{}, err
 	}
-	if !g.Text.Has(g.path()...) {
+	if err := g.Known(); err != nil {
 		if !makeGrantee {
-			return policy.Edit{}, fmt.Errorf("%v %w", to, policy.ErrUnknownGrantee)
-		}
-		if err := g.Text.Set(map[string]any{"rows": []any{}}, g.path()...); err != nil {
 			return policy.Edit{}, err
 		}
-		g.Changed("%s is made", g.place())
+		if err := g.Text.Set(map[string]any{"rows": []any{}}, g.Path()...); err != nil {
+			return policy.Edit{}, err
+		}
+		g.Changed("%s is made", g.Place())
 	}
 	missing, err := g.missing()
 	if err != nil {
@@ -43,7 +43,7 @@ func (Model) Grant(doc []byte, to policy.Grantee, b policy.BatchUser, makeGrante
 			}
 		}
 	}
-	return g.done()
+	return g.Done(Model{})
 }
 
 // Revoke takes X from the rows of the user or user group that are about this
@@ -55,16 +55,16 @@ func (Model) Revoke(doc []byte, from policy.Grantee, b policy.BatchUser) (policy
 	if err != nil {
 		return policy.Edit{}, err
 	}
-	if !g.Text.Has(g.path()...) {
-		return policy.Edit{}, fmt.Errorf("%v %w", from, policy.ErrUnknownGrantee)
+	if err := g.Known(); err != nil {
+		return policy.Edit{}, err
 	}
 	for i, d := range slices.Backward(g.rows()) {
 		r, ok := d.direct(g.name)
 		if !ok || r.rights&execute == 0 {
 			continue
 		}
-		place := fmt.Sprintf("%s.rows[%d]", g.place(), i)
-		if err := g.Text.Set((r.rights &^ execute).String(), g.path("rows", i, "rights")...); err != nil { // "" is no right
+		place := fmt.Sprintf("%s.rows[%d]", g.Place(), i)
+		if err := g.Text.Set((r.rights &^ execute).String(), g.Path("rows", i, "rights")...); err != nil { // "" is no right
 			return policy.Edit{}, err
 		}
 		if r.rights != execute {
@@ -72,7 +72,7 @@ func (Model) Revoke(doc []byte, from policy.Grantee, b policy.BatchUser) (policy
 			continue
 		}
 		before := *g.Text
-		if err := g.Text.Remove(g.path("rows", i)...); err != nil {
+		if err := g.Text.Remove(g.Path("rows", i)...); err != nil {
 			return policy.Edit{}, err
 		}
 		fewer, err := g.fewer(&before)
@@ -89,7 +89,7 @@ func (Model) Revoke(doc []byte, from policy.Grantee, b policy.BatchUser) (policy
 	if g.Edit.Still, err = g.by(); err != nil {
 		return policy.Edit{}, err
 	}
-	return g.done()
+	return g.Done(Model{})
 }
 
 // An amendment is one change of a document.
@@ -111,28 +111,14 @@ func begin(doc []byte, to policy.Grantee, b policy.BatchUser) (*amendment, error
 		return nil, err
 	}
 	_, name := put(nil, b.Name)
-	return &amendment{Draft: policy.NewDraft(doc), to: to, name: b.Name,
+	return &amendment{Draft: policy.NewDraft(doc, to), to: to, name: b.Name,
 		query: query{kind: login, right: execute, name: name}}, nil
-}
-
-func (g *amendment) path(more ...any) []any {
-	if g.to.Group != "" {
-		return append([]any{"groups", g.to.Group}, more...)
-	}
-	return append([]any{"users", g.to.User}, more...)
-}
-
-func (g *amendment) place() string {
-	if g.to.Group != "" {
-		return "groups." + g.to.Group
-	}
-	return "users." + g.to.User
 }
 
 // rows are the grantee's own.
 func (g *amendment) rows() []docRow {
 	rows := []docRow{}
-	g.Text.Decode(&rows, g.path("rows")...)
+	g.Text.Decode(&rows, g.Path("rows")...)
 	return rows
 }
 
@@ -151,23 +137,15 @@ func (g *amendment) add(number string) error {
 	for i, d := range g.rows() {
 		if r, ok := d.direct(g.name); ok && d.Group == number {
 			d.Rights = (r.rights | execute).String()
-			g.Changed("%s.rows[%d]: X is added to the row %s", g.place(), i, d)
-			return g.Text.Set(d.Rights, g.path("rows", i, "rights")...)
+			g.Changed("%s.rows[%d]: X is added to the row %s", g.Place(), i, d)
+			return g.Text.Set(d.Rights, g.Path("rows", i, "rights")...)
 		}
 	}
-	g.Changed("%s.rows: the row %s is added", g.place(), docRow{Group: number, Type: login.String(), Name: g.name, Rights: execute.String()})
+	g.Changed("%s.rows: the row %s is added", g.Place(), docRow{Group: number, Type: login.String(), Name: g.name, Rights: execute.String()})
 	return g.Text.Append(struct {
 		Group  string `json:"grp"`
 		Type   string `json:"type"`
 		Name   string `json:"name"`
 		Rights string `json:"rights"`
-	}{number, login.String(), g.name, execute.String()}, g.path("rows")...)
-}
-
-// done returns what came of it.
-func (g *amendment) done() (policy.Edit, error) {
-	return g.Done(func(doc []byte) error {
-		_, err := Parse("", doc)
-		return err
-	})
+	}{number, login.String(), g.name, execute.String()}, g.Path("rows")...)
 }

@@ -27,7 +27,7 @@ func (g *amendment) holders(p *Policy) map[string]*user {
 // alone is somebody who has the grantee's own rows in a document and no others.
 func (g *amendment) alone(text *policy.Text) (*user, error) {
 	rows := []docRow{}
-	text.Decode(&rows, g.path("rows")...)
+	text.Decode(&rows, g.Path("rows")...)
 	doc, err := json.Marshal(map[string]any{"model": "automic", "users": map[string]any{"alone": map[string]any{"rows": rows}}})
 	if err != nil {
 		return nil, err
@@ -37,7 +37,7 @@ func (g *amendment) alone(text *policy.Text) (*user, error) {
 		return nil, err
 	}
 	u := p.users["alone"]
-	u.from[0].place = g.place()
+	u.from[0].place = g.Place()
 	return u, nil
 }
 
@@ -118,7 +118,7 @@ func (g *amendment) harmless(p *Policy, holders map[string]*user, groups uint16)
 	for _, name := range slices.Sorted(maps.Keys(holders)) {
 		theirs := p.counted(holders[name], login)
 		if theirs != 0 && groups&^theirs != 0 {
-			return &policy.BarError{Rule: "AU8", Place: g.place(), Text: fmt.Sprintf(
+			return &policy.BarError{Rule: "AU8", Place: g.Place(), Text: fmt.Sprintf(
 				"a row of authorization group %d here would take rights from user %q, whose rows have other groups; grant to the users instead",
 				bits.TrailingZeros16(groups&^theirs), name)}
 		}

@@ -49,10 +49,7 @@ func TestSoakGrants(t *testing.T) {
 			}
 		}
 		for range 30 {
-			action, o := randomQuestion(rnd)
-			if r, err := policy.ParseRequest([]byte(asked(pick(rnd, "u1", "u2"), action, o))); err == nil {
-				g.Requests = append(g.Requests, r)
-			}
+			g.Requests = append(g.Requests, randomRequest(t, rnd))
 		}
 		outcome, still := policytest.Grant(t, automic.Model{}, g, func(r *policy.Request) bool {
 			o := &r.Object

@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"batchwarden/daemon/policy"
-	"batchwarden/daemon/strict"
 )
 
 var _ policy.Linter = Model{}
@@ -15,22 +14,9 @@ var _ policy.Linter = Model{}
 // Lint finds what is legal and surely not meant. The codes are explained in
 // AUTOMIC.md.
 func (Model) Lint(file string, data []byte) ([]policy.Finding, error) {
-	p, err := Parse(file, data)
-	if err != nil {
-		return nil, err
-	}
-	in, err := strict.Parse(file, data)
-	if err != nil {
-		return nil, err
-	}
-	in.IgnoreX = true
-	l := &linter{p: p, groups: map[string]*profile{}}
-	in.Decode(&l.doc)
-	b := builder{in}
-	for name, g := range l.doc.Groups {
-		l.groups[name] = b.profile("groups."+name, name, g.Rows)
-	}
-	if err := in.Err(); err != nil {
+	l := &linter{groups: map[string]*profile{}}
+	var err error
+	if l.p, err = parse(file, data, &l.doc, l.groups); err != nil {
 		return nil, err
 	}
 	l.everyProfile(func(from *profile, rows []docRow) {

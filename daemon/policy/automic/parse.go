@@ -55,19 +55,22 @@ type docObject struct {
 // Parse compiles a JSON or YAML document. The error is strict.Faults with
 // every fault and its place, or wraps policy.ErrNewer.
 func Parse(file string, data []byte) (*Policy, error) {
+	return parse(file, data, new(document), map[string]*profile{})
+}
+
+// parse is Parse, and leaves what it read in doc and groups.
+func parse(file string, data []byte, doc *document, groups map[string]*profile) (*Policy, error) {
 	in, err := strict.Parse(file, data)
 	if err != nil {
 		return nil, err
 	}
 	in.IgnoreX = true
-	var doc document
-	in.Decode(&doc)
+	in.Decode(doc)
 	if doc.Format != nil && *doc.Format > format {
 		return nil, fmt.Errorf("%s: format %d: %w", file, *doc.Format, policy.ErrNewer)
 	}
 	b := builder{in}
-	p := &Policy{byType: b.head(&doc), users: make(map[string]*user, len(doc.Users))}
-	groups := make(map[string]*profile, len(doc.Groups))
+	p := &Policy{byType: b.head(doc), users: make(map[string]*user, len(doc.Users))}
 	for name, g := range doc.Groups {
 		b.name("groups."+name, name)
 		groups[name] = b.profile("groups."+name, name, g.Rows)

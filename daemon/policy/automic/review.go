@@ -1,11 +1,6 @@
 package automic
 
-import (
-	"maps"
-	"slices"
-
-	"batchwarden/daemon/policy"
-)
+import "batchwarden/daemon/policy"
 
 var _ policy.Reviewer = Model{}
 
@@ -16,11 +11,7 @@ func (Model) Meaning() string {
 
 // Subjects returns the users of the document.
 func (Model) Subjects(e policy.Engine) []policy.Subject {
-	var all []policy.Subject
-	for _, name := range slices.Sorted(maps.Keys(e.(*Policy).users)) {
-		all = append(all, policy.Subject{User: name})
-	}
-	return all
+	return policy.Users(e.(*Policy).users)
 }
 
 // Use asks for that part of a launch which is about the login alone.

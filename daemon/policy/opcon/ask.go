@@ -16,21 +16,12 @@ var _ policy.Asker = Model{}
 func (Model) Ask(before, after policy.Engine, limit int) policy.Questions {
 	a := policy.NewAsking(limit)
 	docs := []*Policy{before.(*Policy), after.(*Policy)}
-	users, roles := map[string]bool{}, map[string]bool{}
-	for _, p := range docs {
-		for name := range p.users {
-			users[name] = true
-		}
-		for name := range p.roles {
-			roles[name] = true
-		}
-	}
 	var names []string
 	var subjects []policy.Subject
-	for _, name := range slices.Sorted(maps.Keys(users)) {
+	for _, name := range policy.Either(docs[0].users, docs[1].users) {
 		names, subjects = append(names, name), append(subjects, policy.Subject{User: name})
 	}
-	for _, name := range slices.Sorted(maps.Keys(roles)) {
+	for _, name := range policy.Either(docs[0].roles, docs[1].roles) {
 		names, subjects = append(names, "the role "+name), append(subjects, policy.Subject{Roles: []string{name}})
 	}
 	every := &asker{a: a} // what Role_ocadm has

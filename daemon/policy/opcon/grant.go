@@ -26,7 +26,7 @@ func (m Model) Grant(doc []byte, to policy.Grantee, b policy.BatchUser, makeRole
 		if !makeRole {
 			return policy.Edit{}, fmt.Errorf("%v %w", to, policy.ErrUnknownGrantee)
 		}
-		g.Changed("roles.%s is made", to.Role)
+		g.Changed("%s is made", g.Place())
 	}
 	if at := g.granted(); at != nil {
 		g.Edit.Already = g.places(at)
@@ -36,7 +36,7 @@ func (m Model) Grant(doc []byte, to policy.Grantee, b policy.BatchUser, makeRole
 		return policy.Edit{}, err
 	}
 	g.Changed("%s: %q is added", g.place(), b.Name)
-	return g.done()
+	return g.Done(Model{})
 }
 
 // Revoke takes the batch user out of the role's list for its platform.
@@ -57,14 +57,13 @@ func (m Model) Revoke(doc []byte, from policy.Grantee, b policy.BatchUser) (poli
 		}
 		g.Changed("%s[%d]: %q is removed", g.place(), i, b.Name)
 	}
-	return g.done()
+	return g.Done(Model{})
 }
 
 // An amendment is one change of a document.
 type amendment struct {
 	p *Policy
 	policy.Draft
-	role     string
 	name     string
 	platform platform
 }
@@ -84,7 +83,7 @@ func begin(doc []byte, to policy.Grantee, b policy.BatchUser) (*amendment, error
 	if err != nil {
 		return nil, err
 	}
-	return &amendment{p: parsed, Draft: policy.NewDraft(doc), role: to.Role, name: b.Name, platform: p}, nil
+	return &amendment{p: parsed, Draft: policy.NewDraft(doc, to), name: b.Name, platform: p}, nil
 }
 
 // barred is why nobody launches as the batch user, whatever is granted (OC14).
@@ -101,10 +100,10 @@ func (g *amendment) barred() *policy.BarError {
 func (g *amendment) key() []byte { return key(nil, g.platform, g.name) }
 
 func (g *amendment) list() []any {
-	return []any{"roles", g.role, "batch_users", g.platform.String()}
+	return g.Path("batch_users", g.platform.String())
 }
 
-func (g *amendment) place() string { return "roles." + g.role + ".batch_users." + g.platform.String() }
+func (g *amendment) place() string { return g.Place() + ".batch_users." + g.platform.String() }
 
 // granted are the places of the batch user in the role's list.
 func (g *amendment) granted() (at []int) {
@@ -123,12 +122,4 @@ func (g *amendment) places(at []int) (places []string) {
 		places = append(places, fmt.Sprintf("%s[%d]", g.place(), i))
 	}
 	return places
-}
-
-// done returns what came of it.
-func (g *amendment) done() (policy.Edit, error) {
-	return g.Done(func(doc []byte) error {
-		_, err := Parse("", doc)
-		return err
-	})
 }

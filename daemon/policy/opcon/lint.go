@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"batchwarden/daemon/policy"
-	"batchwarden/daemon/strict"
 )
 
 var _ policy.Linter = Model{}
@@ -14,18 +13,9 @@ var _ policy.Linter = Model{}
 // Lint finds what is legal and surely not meant. The codes are explained in
 // OPCON.md.
 func (Model) Lint(file string, data []byte) ([]policy.Finding, error) {
-	p, err := Parse(file, data)
-	if err != nil {
-		return nil, err
-	}
-	in, err := strict.Parse(file, data)
-	if err != nil {
-		return nil, err
-	}
-	in.IgnoreX = true
-	l := &linter{p: p}
-	in.Decode(&l.doc)
-	if err := in.Err(); err != nil {
+	l := &linter{}
+	var err error
+	if l.p, err = parse(file, data, &l.doc); err != nil {
 		return nil, err
 	}
 	l.known()

@@ -43,18 +43,22 @@ type docHost struct {
 // Parse compiles a JSON or YAML document. The error is strict.Faults with
 // every fault and its place, or wraps policy.ErrNewer.
 func Parse(file string, data []byte) (*Policy, error) {
+	return parse(file, data, new(document))
+}
+
+// parse is Parse, and leaves what it read in doc.
+func parse(file string, data []byte, doc *document) (*Policy, error) {
 	in, err := strict.Parse(file, data)
 	if err != nil {
 		return nil, err
 	}
 	in.IgnoreX = true
-	var doc document
-	in.Decode(&doc)
+	in.Decode(doc)
 	if doc.Format != nil && *doc.Format > format {
 		return nil, fmt.Errorf("%s: format %d: %w", file, *doc.Format, policy.ErrNewer)
 	}
 	b := builder{in: in, p: &Policy{roles: map[string]*role{}, users: map[string]*user{}}}
-	b.head(&doc)
+	b.head(doc)
 	b.roles(doc.Roles)
 	b.users(doc.Users)
 	b.batchUsers(doc.BatchUsers)

@@ -17,10 +17,7 @@ func (Model) Meaning() string {
 // Subjects returns the users and the roles of the document.
 func (Model) Subjects(e policy.Engine) []policy.Subject {
 	p := e.(*Policy)
-	var all []policy.Subject
-	for _, name := range slices.Sorted(maps.Keys(p.users)) {
-		all = append(all, policy.Subject{User: name})
-	}
+	all := policy.Users(p.users)
 	for _, name := range slices.Sorted(maps.Keys(p.roles)) {
 		all = append(all, policy.Subject{Roles: []string{name}})
 	}

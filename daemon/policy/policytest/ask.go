@@ -108,11 +108,42 @@ func remove(v any, name string, n *int) any {
 	return v
 }
 
-// Removals takes one thing after another out of doc, every step-th of all. Where that changes
-// the answer to one of the requests, those that are made out of both documents
-// must find a change; to a document compared with itself none. It returns how
-// many removals changed an answer and how many did not.
-func Removals(t *testing.T, m policy.Model, doc []byte, requests []policy.Request, limit, step int) (found, without int) {
+// A Losing is what Removals takes things out of.
+type Losing struct {
+	Documents int                   // how many
+	Doc       func() any            // the next one, to be written as JSON
+	Request   func() policy.Request // the next one; 300 are asked of each document
+	Limit     int                   // of the requests that the model makes
+	Step      int                   // every step-th thing is taken out
+	Least     int                   // how many of all these have to change an answer
+}
+
+// Removals takes one thing after another out of documents. Where that changes
+// the answer to one of the requests, those that the model makes out of both
+// documents must find a change; out of a document and itself none.
+func Removals(t *testing.T, m policy.Model, l Losing) {
+	t.Helper()
+	found, without := 0, 0
+	for range l.Documents {
+		doc, err := json.Marshal(l.Doc())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var requests []policy.Request
+		for range 300 {
+			requests = append(requests, l.Request())
+		}
+		f, w := removals(t, m, doc, requests, l.Limit, l.Step)
+		found, without = found+f, without+w
+	}
+	t.Logf("%d removals change an answer, %d do not", found, without)
+	if found < l.Least {
+		t.Error("too few removals change anything")
+	}
+}
+
+// removals says of one document how many change an answer and how many do not.
+func removals(t *testing.T, m policy.Model, doc []byte, requests []policy.Request, limit, step int) (found, without int) {
 	t.Helper()
 	if changes, _ := Ask(t, m, doc, doc, limit); len(changes) > 0 {
 		t.Fatalf("%s\ndiffers from itself", doc)

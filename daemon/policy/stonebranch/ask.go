@@ -1,7 +1,6 @@
 package stonebranch
 
 import (
-	"maps"
 	"slices"
 	"strings"
 
@@ -17,22 +16,11 @@ var _ policy.Asker = Model{}
 func (Model) Ask(before, after policy.Engine, limit int) policy.Questions {
 	a := policy.NewAsking(limit)
 	docs := [2]*Policy{before.(*Policy), after.(*Policy)}
-	users := map[string]bool{}
-	for _, p := range docs {
-		for name := range p.users {
-			users[name] = true
-		}
-	}
-	names := slices.Sorted(maps.Keys(users))
-	var differ, rest []string
+	names := policy.Either(docs[0].users, docs[1].users)
 	known := map[string]bool{}
-	for _, name := range names {
-		if docs[0].users[name].same(docs[1].users[name], known) {
-			rest = append(rest, name)
-		} else {
-			differ = append(differ, name)
-		}
-	}
+	differ, rest := policy.Differing(names, func(name string) bool {
+		return docs[0].users[name].same(docs[1].users[name], known)
+	})
 	for _, list := range [][]string{differ, rest} {
 		for _, name := range a.Subjects(list) {
 			s := &asker{a: a, user: name, others: names}

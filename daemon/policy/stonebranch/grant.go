@@ -17,14 +17,14 @@ func (Model) Grant(doc []byte, to policy.Grantee, b policy.BatchUser, makeGrante
 	if err != nil {
 		return policy.Edit{}, err
 	}
-	if !g.Text.Has(g.path()...) {
+	if err := g.Known(); err != nil {
 		if !makeGrantee {
-			return policy.Edit{}, fmt.Errorf("%v %w", to, policy.ErrUnknownGrantee)
-		}
-		if err := g.Text.Set(map[string]any{}, g.path()...); err != nil {
 			return policy.Edit{}, err
 		}
-		g.Changed("%s is made%s", g.place(), map[bool]string{true: ", with what everybody has who is in the document (ST15)"}[to.User != ""])
+		if err := g.Text.Set(map[string]any{}, g.Path()...); err != nil {
+			return policy.Edit{}, err
+		}
+		g.Changed("%s is made%s", g.Place(), map[bool]string{true: ", with what everybody has who is in the document (ST15)"}[to.User != ""])
 	}
 	if g.Edit.Already, err = g.by(); err != nil || g.Edit.Already != nil { // never of one that is new
 		return g.Edit, err
@@ -34,11 +34,11 @@ func (Model) Grant(doc []byte, to policy.Grantee, b policy.BatchUser, makeGrante
 		Type       string   `json:"type"`
 		Name       string   `json:"name"`
 		Operations []string `json:"operations"`
-	}{credential.String(), b.Name, []string{opExecuteName}}, g.path("permissions")...); err != nil {
+	}{credential.String(), b.Name, []string{opExecuteName}}, g.Path("permissions")...); err != nil {
 		return policy.Edit{}, err
 	}
-	g.Changed("%s.permissions: Execute on the credential %q is added", g.place(), b.Name)
-	return g.done()
+	g.Changed("%s.permissions: Execute on the credential %q is added", g.Place(), b.Name)
+	return g.Done(Model{})
 }
 
 // Revoke takes the operation Execute from the permissions of the user or
@@ -49,18 +49,18 @@ func (Model) Revoke(doc []byte, from policy.Grantee, b policy.BatchUser) (policy
 	if err != nil {
 		return policy.Edit{}, err
 	}
-	if !g.Text.Has(g.path()...) {
-		return policy.Edit{}, fmt.Errorf("%v %w", from, policy.ErrUnknownGrantee)
+	if err := g.Known(); err != nil {
+		return policy.Edit{}, err
 	}
 	var all []docPermission
-	g.Text.Decode(&all, g.path("permissions")...)
+	g.Text.Decode(&all, g.Path("permissions")...)
 	for i, d := range slices.Backward(all) {
 		if d.Type != credential.String() || d.Name != b.Name || !slices.Contains(d.Operations, opExecuteName) {
 			continue
 		}
-		place := fmt.Sprintf("%s.permissions[%d]", g.place(), i)
+		place := fmt.Sprintf("%s.permissions[%d]", g.Place(), i)
 		if len(d.Commands) == 0 && !slices.ContainsFunc(d.Operations, func(o string) bool { return o != opExecuteName }) {
-			if err := g.Text.Remove(g.path("permissions", i)...); err != nil {
+			if err := g.Text.Remove(g.Path("permissions", i)...); err != nil {
 				return policy.Edit{}, err
 			}
 			g.Changed("%s: Execute on the credential %q is removed", place, b.Name)
@@ -70,7 +70,7 @@ func (Model) Revoke(doc []byte, from policy.Grantee, b policy.BatchUser) (policy
 			if o != opExecuteName {
 				continue
 			}
-			if err := g.Text.Remove(g.path("permissions", i, "operations", j)...); err != nil {
+			if err := g.Text.Remove(g.Path("permissions", i, "operations", j)...); err != nil {
 				return policy.Edit{}, err
 			}
 		}
@@ -79,7 +79,7 @@ func (Model) Revoke(doc []byte, from policy.Grantee, b policy.BatchUser) (policy
 	if g.Edit.Still, err = g.by(); err != nil {
 		return policy.Edit{}, err
 	}
-	return g.done()
+	return g.Done(Model{})
 }
 
 const opExecuteName = "Execute"
@@ -101,21 +101,7 @@ func begin(doc []byte, to policy.Grantee, b policy.BatchUser) (*amendment, error
 	if _, err := Parse("", doc); err != nil {
 		return nil, err
 	}
-	return &amendment{Draft: policy.NewDraft(doc), to: to, credential: policy.Record{Name: b.Name, Services: b.Services}}, nil
-}
-
-func (g *amendment) path(more ...any) []any {
-	if g.to.Group != "" {
-		return append([]any{"groups", g.to.Group}, more...)
-	}
-	return append([]any{"users", g.to.User}, more...)
-}
-
-func (g *amendment) place() string {
-	if g.to.Group != "" {
-		return "groups." + g.to.Group
-	}
-	return "users." + g.to.User
+	return &amendment{Draft: policy.NewDraft(doc, to), to: to, credential: policy.Record{Name: b.Name, Services: b.Services}}, nil
 }
 
 // by says by what the grantee may execute the credential: places of
@@ -163,12 +149,4 @@ func (g *amendment) member() (*user, error) {
 		return nil, err
 	}
 	return p.users[name], nil
-}
-
-// done returns what came of it.
-func (g *amendment) done() (policy.Edit, error) {
-	return g.Done(func(doc []byte) error {
-		_, err := Parse("", doc)
-		return err
-	})
 }

@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"batchwarden/daemon/policy"
-	"batchwarden/daemon/strict"
 )
 
 var _ policy.Linter = Model{}
@@ -14,23 +13,9 @@ var _ policy.Linter = Model{}
 // Lint finds what is legal and surely not meant. The codes are explained in
 // STONEBRANCH.md.
 func (Model) Lint(file string, data []byte) ([]policy.Finding, error) {
-	p, err := Parse(file, data)
-	if err != nil {
-		return nil, err
-	}
-	in, err := strict.Parse(file, data)
-	if err != nil {
-		return nil, err
-	}
-	in.IgnoreX = true
-	l := &linter{p: p}
-	in.Decode(&l.doc)
-	groups := map[string]*source{}
-	b := builder{in: in}
-	for name, g := range l.doc.Groups {
-		groups[name] = b.source("groups."+name, g)
-	}
-	if err := in.Err(); err != nil {
+	l, groups := &linter{}, map[string]*source{}
+	var err error
+	if l.p, err = parse(file, data, &l.doc, groups); err != nil {
 		return nil, err
 	}
 	used := map[string]bool{}
@@ -44,7 +29,7 @@ func (Model) Lint(file string, data []byte) ([]policy.Finding, error) {
 		l.group(name, l.doc.Groups[name], used[name])
 	}
 	for _, name := range slices.Sorted(maps.Keys(l.doc.Users)) {
-		u := p.users[name]
+		u := l.p.users[name]
 		l.source(u.from[0], l.doc.Users[name].docGroup, u.from)
 		l.user(name, u)
 	}

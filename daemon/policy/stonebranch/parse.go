@@ -57,20 +57,23 @@ type docServices struct {
 // Parse compiles a JSON or YAML document. The error is strict.Faults with
 // every fault and its place, or wraps policy.ErrNewer.
 func Parse(file string, data []byte) (*Policy, error) {
+	return parse(file, data, new(document), map[string]*source{})
+}
+
+// parse is Parse, and leaves what it read in doc and groups.
+func parse(file string, data []byte, doc *document, groups map[string]*source) (*Policy, error) {
 	in, err := strict.Parse(file, data)
 	if err != nil {
 		return nil, err
 	}
 	in.IgnoreX = true
-	var doc document
-	in.Decode(&doc)
+	in.Decode(doc)
 	if doc.Format != nil && *doc.Format > format {
 		return nil, fmt.Errorf("%s: format %d: %w", file, *doc.Format, policy.ErrNewer)
 	}
 	b := builder{in: in}
-	b.head(&doc)
+	b.head(doc)
 	p := &Policy{properties: doc.Properties, users: make(map[string]*user, len(doc.Users))}
-	groups := make(map[string]*source, len(doc.Groups))
 	for name, g := range doc.Groups {
 		b.name("groups."+name, name)
 		groups[name] = b.source("groups."+name, g)
