@@ -2,11 +2,13 @@ package sealed
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -22,7 +24,7 @@ type opening struct {
 
 // Heads are opened in pieces, as every piece holds a slot of locked memory, by some goroutines at once.
 const (
-	pieceHeads  = 64
+	pieceHeads  = 256
 	pieceOctets = 256 << 10
 	mostOpeners = 4
 )
@@ -201,7 +203,7 @@ func (s *Store) keysOf(puts []*put) map[uint64][]byte {
 	return keys
 }
 
-// Entries returns every entry with its head opened and checked. Confirmed is for the caller to fill,
+// Entries returns every entry, in no order, with its head opened and checked. Confirmed is for the caller to fill,
 // in a copy. An entry whose head does not open or is not its own is left out and becomes a fault.
 func (s *Store) Entries(ctx context.Context) ([]*snapshot.Held, error) {
 	if err := s.begin(); err != nil {
@@ -209,8 +211,12 @@ func (s *Store) Entries(ctx context.Context) ([]*snapshot.Held, error) {
 	}
 	defer s.users.Done()
 	s.mu.RLock()
-	all := sorted(s.entries)
+	all := make([]*put, 0, len(s.entries))
+	for _, p := range s.entries {
+		all = append(all, p)
+	}
 	s.mu.RUnlock()
+	slices.SortFunc(all, func(a, b *put) int { return cmp.Compare(a.generation, b.generation) }) // which makes pieces long
 	o, err := s.ring.openAll(ctx, s.keysOf(all), all, false)
 	if err != nil {
 		return nil, fmt.Errorf("sealed: %w", err)

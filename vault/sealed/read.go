@@ -37,6 +37,7 @@ type group struct {
 	chain  [sumSize]byte // over all before it and its frames
 	clean  bool          // nothing between the frames that is none
 	whole  bool          // it is what its commit says
+	shut   []int         // where in it there are commits that do not open
 }
 
 func (g *group) count(t frameType) (n int) {
@@ -48,6 +49,9 @@ func (g *group) count(t frameType) (n int) {
 	return n
 }
 
+// usualFrame is about how long most frames are, at least.
+const usualFrame = 256
+
 // reader walks over a log.
 type reader struct {
 	ctx   context.Context
@@ -57,6 +61,7 @@ type reader struct {
 	c     *content
 	any   bool // a commit was seen
 	hash  *chainer
+	room  []frame // for the frames of a group, one after the other
 }
 
 // read returns what the log after its header amounts to. What does not authenticate is left out and
@@ -65,6 +70,7 @@ type reader struct {
 func read(ctx context.Context, r *ring, data []byte, headerEnd int) (*content, error) {
 	rd := &reader{ctx: ctx, ring: r, data: data, begin: headerEnd, c: newContent(headerEnd, data[:headerEnd])}
 	rd.hash = newChainer(rd.c.chain)
+	rd.room = make([]frame, 0, len(data)/usualFrame)
 	for {
 		more, err := rd.group()
 		if err != nil || !more {
@@ -75,7 +81,7 @@ func read(ctx context.Context, r *ring, data []byte, headerEnd int) (*content, e
 
 // group reads to the next commit that opens and takes its group in. False: there is no further one.
 func (r *reader) group() (bool, error) {
-	g := group{at: r.c.end, clean: true}
+	g := group{at: r.c.end, clean: true, frames: r.room[:0]}
 	r.hash.sum = r.c.chain
 	for at := g.at; at < len(r.data); {
 		f, err := frameAt(r.data, at)
@@ -101,6 +107,7 @@ func (r *reader) group() (bool, error) {
 		c, parsed := parseCommit(text)
 		if !ok || !parsed {
 			g.clean = false
+			g.shut = append(g.shut, at-len(f.whole))
 			continue
 		}
 		g.chain = r.hash.sum
@@ -213,27 +220,43 @@ func (r *reader) interrupted(g *group, mark []byte, stop int) bool {
 			return false
 		}
 	}
-	if r.replayed(g) {
+	if r.replayed(g) || r.strange(g, len(mark)) {
 		return false
 	}
 	_, err := frameAt(r.data, stop)
 	if g.clean && err == errShort { // the end of the file is one too
 		return true
 	}
-	if begin := r.data[r.c.end:][:len(mark)]; partOf(begin, mark) && !bytes.Equal(begin, mark) {
+	if begin := r.data[r.c.end:][:len(mark)]; !partOf(begin, mark) {
+		return false // every write begins with it
+	} else if !bytes.Equal(begin, mark) {
 		return true
 	}
 	if r.data[r.c.end+len(mark)] == 0 { // the mark was there before
 		return true
 	}
-	for at := r.c.end; at < len(r.data); {
-		next := min((at/sector+1)*sector, len(r.data))
-		if r.data[at] == 0 || r.data[next-1] == 0 {
+	return r.torn(r.c.end, len(r.data))
+}
+
+// torn says whether a part of a sector may be missing between from and to, where something ends.
+func (r *reader) torn(from, to int) bool {
+	for at := from; at < to; {
+		next := min((at/sector+1)*sector, to)
+		if at%sector == 0 && r.data[at] == 0 || r.data[next-1] == 0 {
 			return true
 		}
 		at = next
 	}
 	return false
+}
+
+// strange says whether the group has a commit that no write of this vault left: all of it is there, and
+// it does not open; or it follows the mark, as though nothing had been changed.
+func (r *reader) strange(g *group, mark int) bool {
+	return slices.ContainsFunc(g.shut, func(at int) bool {
+		f, _ := frameAt(r.data, at) // as when the group was read
+		return at == r.c.end+mark || !r.torn(at+frameHead, at+len(f.whole))
+	})
 }
 
 // replayed says whether one of the frames was there before. What is sealed anew is never the same.

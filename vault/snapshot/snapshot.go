@@ -45,12 +45,12 @@ func (id ID) String() string {
 	return id.Scope + "/?" + string(id.Kind) + "/" + id.Name
 }
 
-// Compare orders documents by scope, kind and name.
+// Compare orders documents by name, kind and scope: those that contest a name lie beside each other.
 func (id ID) Compare(other ID) int {
-	if c := cmp.Or(strings.Compare(id.Scope, other.Scope), strings.Compare(string(id.Kind), string(other.Kind))); c != 0 {
+	if c := strings.Compare(id.Name, other.Name); c != 0 {
 		return c
 	}
-	return strings.Compare(id.Name, other.Name)
+	return cmp.Or(strings.Compare(string(id.Kind), string(other.Kind)), strings.Compare(id.Scope, other.Scope))
 }
 
 // Entry is one document of Vault as this machine knows it, without its password. Exactly one of
@@ -155,14 +155,17 @@ func New(machine string, entries []*Held) *Snapshot {
 			s.faults = append(s.faults, fmt.Sprintf("%s: not a document of machine %q", h.ID, machine))
 		}
 	}
-	// Those that contest a name lie beside each other, the nearest first.
+	// Those that contest a name lie beside each other, the nearest first. This is quick where they come in
+	// the order of their IDs.
 	slices.SortFunc(all, func(a, b *Held) int {
-		if c := cmp.Or(strings.Compare(a.ID.Name, b.ID.Name), strings.Compare(string(a.ID.Kind), string(b.ID.Kind))); c != 0 {
-			return c
+		if a.ID.Name != b.ID.Name || a.ID.Kind != b.ID.Kind {
+			return a.ID.Compare(b.ID)
 		}
 		return cmp.Or(rank(machine, b)-rank(machine, a), strings.Compare(a.ID.Scope, b.ID.Scope))
 	})
+	s.makeAliases(all)
 	s.users = make([]*User, 0, len(all))
+	users := make([]User, len(all)) // all live as long as s does
 	for len(all) > 0 {
 		n, nearest := 0, 0 // how many contest the first one's name, and how many of them are as near as it
 		for n < len(all) && all[n].ID.Name == all[0].ID.Name && all[n].ID.Kind == all[0].ID.Kind {
@@ -172,7 +175,8 @@ func New(machine string, entries []*Held) *Snapshot {
 		}
 		switch all[0].ID.Kind {
 		case BatchUserKind:
-			s.addUser(all[:nearest])
+			s.addUser(&users[0], all[:nearest])
+			users = users[1:]
 		case PolicyKind:
 			s.addPolicy(all[:nearest])
 		}
@@ -182,6 +186,21 @@ func New(machine string, entries []*Held) *Snapshot {
 		slices.SortStableFunc(list, func(a, b alias) int { return strings.Compare(a.name, b.name) })
 	}
 	return s
+}
+
+// makeAliases makes room for what all are called: to find that out later would cost more.
+func (s *Snapshot) makeAliases(all []*Held) {
+	n := map[string]int{}
+	for _, h := range all {
+		if h.BatchUser != nil {
+			for _, name := range h.BatchUser.Names {
+				n[name.Where]++
+			}
+		}
+	}
+	for where, n := range n {
+		s.aliases[where] = make([]alias, 0, n)
+	}
 }
 
 // clash says that more than one is the nearest; "" when one is.
@@ -227,8 +246,8 @@ func rank(machine string, h *Held) int {
 	return 0
 }
 
-func (s *Snapshot) addUser(best []*Held) {
-	u := &User{Held: best[0], Name: best[0].ID.Name}
+func (s *Snapshot) addUser(u *User, best []*Held) {
+	u.Held, u.Name = best[0], best[0].ID.Name
 	if clash := clash(best); clash != "" {
 		h := *best[0]
 		h.Fault, h.Box = clash, nil
