@@ -27,6 +27,7 @@ import (
 	"batchwarden/ipc/server"
 	"batchwarden/ipc/wire"
 	"batchwarden/platform/boottime"
+	"batchwarden/platform/heap"
 	"batchwarden/platform/hostkey"
 	"batchwarden/platform/launch"
 	"batchwarden/platform/lockmem"
@@ -47,6 +48,16 @@ const slots = 64
 // but holds much for long: half of its memory would be garbage that nobody hurries to collect.
 const gcPercent = 25
 
+// Until the vault is taken in there is next to no garbage to collect, and somebody may be waiting for a password:
+// it is loadPercent until settled has passed. Taking the vault in needs loadFactor times its size; for that of a
+// vault of mostReserved octets, and no more, memory is prepared.
+const (
+	loadPercent  = 800
+	loadFactor   = 5
+	mostReserved = 16 << 20
+	settled      = time.Second
+)
+
 // watchEvery is between two looks at the protection of our own memory.
 const watchEvery = time.Minute
 
@@ -60,7 +71,7 @@ func Run(ctx context.Context, c *config.Config, models map[string]policy.Model, 
 	if err := lockmem.Harden(); err != nil {
 		log.Warn("the memory of this process is not protected from others of the same user", "err", err)
 	}
-	arena, err := lockmem.New(slots)
+	arena, err := allocate(c)
 	if err != nil {
 		return err
 	}
@@ -95,22 +106,30 @@ func Run(ctx context.Context, c *config.Config, models map[string]policy.Model, 
 	if foreign := foreign(store.Status()); foreign != "" {
 		b.Noticed("local_vault.foreign", foreign)
 	}
-	refresher, err := refresh.New(ctx, refresh.Options{
-		Machine: c.Machine, Scopes: scopes(c), Interval: c.Sync.Interval, Sweep: c.Sync.Sweep,
-		MaxStale: c.Sync.MaxStale, PolicyMaxStale: c.Sync.PolicyMaxStale,
-		Clock: clock, Store: store, Worker: worker{launcher}, Witness: launcher,
-		Check: b.CheckPolicy, Activate: b.Activate, Changed: b.Synced, Noticed: b.Noticed, Log: log,
-	})
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrSetup, err)
+	load := func(ctx context.Context) (*refresh.Refresher, error) {
+		r, err := refresh.New(ctx, refresh.Options{
+			Machine: c.Machine, Scopes: scopes(c), Interval: c.Sync.Interval, Sweep: c.Sync.Sweep,
+			MaxStale: c.Sync.MaxStale, PolicyMaxStale: c.Sync.PolicyMaxStale,
+			Clock: clock, Store: store, Worker: worker{launcher}, Witness: launcher,
+			Check: b.CheckPolicy, Activate: b.Activate, Changed: b.Synced, Noticed: b.Noticed, Log: log,
+		})
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrSetup, err)
+		}
+		late.set(syncer{r, c.Vault.Address})
+		return r, nil
 	}
-	// Not before: while the vault is taken in memory only grows, and collecting it often would cost the
-	// time that whoever needs a password waits for.
-	debug.SetGCPercent(gcPercent)
-	late.set(syncer{refresher, c.Vault.Address})
-
 	front := server.New(&rekeying{b, store, arena, records, log}, log)
-	return serve(ctx, parts{c, records, launcher, b, refresher, front, newCredentials(launcher, b, log), log})
+	return serve(ctx, parts{c, records, launcher, b, front, newCredentials(launcher, b, log), log}, load)
+}
+
+// allocate takes the memory that secrets are in, and beside that as much as taking the vault in needs.
+func allocate(c *config.Config) (*lockmem.Arena, error) {
+	debug.SetGCPercent(loadPercent)
+	var ordinary sync.WaitGroup
+	ordinary.Go(func() { heap.Reserve(loadFactor * int(min(sealed.Size(vaultDir(c)), mostReserved))) })
+	defer ordinary.Wait()
+	return lockmem.New(slots)
 }
 
 // parts are what runs beside each other.
@@ -119,15 +138,16 @@ type parts struct {
 	audit       *audit.Log
 	launcher    *launch.Launcher
 	broker      *broker.Broker
-	refresher   *refresh.Refresher
 	front       *server.Server
 	credentials *credentials
 	log         *slog.Logger
 }
 
-// serve runs the parts until ctx ends or one of them fails. The audit log is
-// the last to end: whatever the others still do has to be written.
-func serve(ctx context.Context, p parts) error {
+// serve runs the parts, and what load makes of the vault, until ctx ends or one
+// of them fails. The launcher is met while the vault is loaded, and nobody is
+// answered before both are there. The audit log is the last to end: whatever the
+// others still do has to be written.
+func serve(ctx context.Context, p parts, load func(context.Context) (*refresh.Refresher, error)) error {
 	auditCtx, endAudit := context.WithCancel(context.WithoutCancel(ctx))
 	defer endAudit()
 	audited := make(chan error, 1)
@@ -143,24 +163,9 @@ func serve(ctx context.Context, p parts) error {
 			}
 		})
 	}
-	start("refresh", p.refresher.Run)
-	start("memory", func(ctx context.Context) error {
-		lockmem.Watch(ctx, watchEvery, func(err error) {
-			p.log.Error("the protection of this process's memory was undone", "err", err)
-		})
-		return nil
-	})
-	start("job ends", p.auditEnds)
-	start("state", p.broker.WatchState)
-	doors := make(chan net.Listener)
-	start("sockets", func(ctx context.Context) error { return p.answer(ctx, doors) })
-	start("credentials", p.credentials.run)
+	doors := make(chan *net.UnixListener)
 	start("launcher", func(ctx context.Context) error {
 		return p.launcher.Run(ctx, func(public *net.UnixListener) {
-			p.refresher.Kick()
-			if p.config.SystemdSocket != "" {
-				p.credentials.session()
-			}
 			select {
 			case doors <- public:
 			case <-ctx.Done():
@@ -168,7 +173,11 @@ func serve(ctx context.Context, p parts) error {
 			}
 		})
 	})
-	p.log.Info("running", "machine", p.config.Machine, "socket", p.config.Socket)
+	if refresher, err := load(ctx); err != nil {
+		stop(err)
+	} else {
+		p.startAll(start, refresher, doors)
+	}
 	<-ctx.Done()
 
 	shut, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
@@ -185,9 +194,32 @@ func serve(ctx context.Context, p parts) error {
 	return errors.Join(failure, <-audited)
 }
 
+// startAll starts everything but the launcher's session.
+func (p parts) startAll(start func(string, func(context.Context) error), refresher *refresh.Refresher, doors <-chan *net.UnixListener) {
+	start("refresh", refresher.Run)
+	start("memory", func(ctx context.Context) error {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(settled):
+		}
+		debug.SetGCPercent(gcPercent) // which collects at once
+		lockmem.Watch(ctx, watchEvery, func(err error) {
+			p.log.Error("the protection of this process's memory was undone", "err", err)
+		})
+		return nil
+	})
+	start("job ends", p.auditEnds)
+	start("state", p.broker.WatchState)
+	start("sockets", func(ctx context.Context) error { return p.answer(ctx, doors, refresher.Kick) })
+	start("credentials", p.credentials.run)
+	p.log.Info("running", "machine", p.config.Machine, "socket", p.config.Socket)
+}
+
 // answer serves the public socket. The launcher owns it and hands us a
-// descriptor at each session; a new one takes the place of the last.
-func (p parts) answer(ctx context.Context, doors <-chan net.Listener) error {
+// descriptor at each session; a new one takes the place of the last. begun is
+// told of each: what needs the launcher may succeed from now on.
+func (p parts) answer(ctx context.Context, doors <-chan *net.UnixListener, begun func()) error {
 	var serving sync.WaitGroup
 	defer serving.Wait()
 	end := func() {}
@@ -205,6 +237,10 @@ func (p parts) answer(ctx context.Context, doors <-chan net.Listener) error {
 					p.log.Error("socket failed", "err", err)
 				}
 			})
+			begun()
+			if p.config.SystemdSocket != "" {
+				p.credentials.session()
+			}
 		}
 	}
 }
@@ -237,10 +273,12 @@ func readSeen(file string) (uint64, error) {
 	return seq, nil
 }
 
+func vaultDir(c *config.Config) string { return filepath.Join(c.StateDir, "vault") }
+
 // openStore opens the local vault. A key is made only where there is neither
 // key nor vault: a vault whose key has gone must not be replaced in silence.
 func openStore(c *config.Config, arena *lockmem.Arena) (*sealed.Store, error) {
-	dir := filepath.Join(c.StateDir, "vault")
+	dir := vaultDir(c)
 	host := hostkey.Host()
 	there, err := sealed.Peek(dir)
 	none := errors.Is(err, fs.ErrNotExist)

@@ -23,6 +23,7 @@ platform/memscan       :
 platform/localsock     :
 platform/peer          :
 platform/boottime      :
+platform/heap          :
 platform/hostkey       : platform/lockmem platform/safefile
 platform/hostkey/mint  : platform/hostkey platform/lockmem platform/safefile
 platform/launch        : platform/account platform/localsock platform/peer
@@ -30,11 +31,12 @@ platform/launch/become : platform/account
 platform/launch/keeper : platform/account platform/launch platform/launch/become platform/localsock platform/peer platform/safefile
 
 vault/snapshot :
+vault/documents : vault/snapshot
 vault/sealed   : vault/snapshot platform/hostkey platform/lockmem platform/safefile
 vault/errand   : vault/sealed vault/snapshot
-vault/remote   : vault/errand vault/sealed vault/snapshot
+vault/remote   : vault/documents vault/errand vault/sealed vault/snapshot
 vault/refresh  : vault/errand vault/sealed vault/snapshot platform/lockmem
-vault/admin    :
+vault/admin    : vault/documents
 
 ipc/wire   :
 ipc/client : ipc/wire platform/localsock
@@ -50,10 +52,10 @@ daemon/audit              : platform/safefile
 daemon/config             : daemon/strict platform/safefile
 daemon/limits             : daemon/config platform/account
 daemon/broker             : daemon/audit daemon/config daemon/policy ipc/wire platform/account platform/launch platform/lockmem platform/peer vault/snapshot
-daemon                    : daemon/audit daemon/broker daemon/config daemon/policy ipc/server ipc/wire platform/boottime platform/hostkey platform/launch platform/lockmem platform/localsock platform/peer platform/safefile vault/errand vault/refresh vault/sealed vault/snapshot
+daemon                    : daemon/audit daemon/broker daemon/config daemon/policy ipc/server ipc/wire platform/boottime platform/heap platform/hostkey platform/launch platform/lockmem platform/localsock platform/peer platform/safefile vault/errand vault/refresh vault/sealed vault/snapshot
 
 daemon/cmd/batchwardend         : daemon daemon/config daemon/version daemon/policy daemon/policy/automic daemon/policy/stonebranch daemon/policy/opcon platform/service
-daemon/cmd/batchwarden          : daemon/config daemon/version daemon/policy daemon/policy/automic daemon/policy/stonebranch daemon/policy/opcon daemon/strict ipc/client ipc/wire platform/account platform/hostkey platform/hostkey/mint platform/lockmem vault/admin vault/snapshot
+daemon/cmd/batchwarden          : daemon/config daemon/version daemon/policy daemon/policy/automic daemon/policy/stonebranch daemon/policy/opcon daemon/strict ipc/client ipc/wire platform/account platform/hostkey platform/hostkey/mint platform/lockmem vault/admin vault/documents vault/snapshot
 daemon/cmd/batchwarden-launcher : daemon/config daemon/limits daemon/version platform/account platform/launch/become platform/launch/keeper platform/service
 daemon/cmd/batchwarden-sync     : daemon/config vault/errand vault/remote vault/sealed vault/snapshot platform/confine platform/lockmem
 
@@ -62,7 +64,7 @@ vault/vaulttest          : vault/admin
 vault/remote/remotetest  : vault/errand vault/remote vault/sealed vault/snapshot vault/vaulttest
 installer/testbed        : ipc/wire vault/vaulttest
 installer/demo           : installer/testbed ipc/wire platform/memscan vault/vaulttest
-installer/bench          : installer/testbed ipc/wire platform/lockmem vault/sealed vault/snapshot vault/vaulttest
+installer/bench          : installer/testbed ipc/wire platform/localsock platform/lockmem vault/sealed vault/snapshot vault/vaulttest
 `
 
 // testSupport lists the packages that tests, the demo and the benchmarks are

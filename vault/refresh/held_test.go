@@ -28,7 +28,7 @@ func TestEntriesStayInOrder(t *testing.T) {
 			t.Errorf("%s is not found", h.ID)
 		}
 	}
-	if got != "groups/a b machines/b a machines/b x " {
+	if got != "machines/b a groups/a b machines/b x " {
 		t.Errorf("got %q", got)
 	}
 	if h := e.get(of("machines/b", "a", 0).ID); h == nil || h.Version != 2 {

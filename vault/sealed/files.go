@@ -49,6 +49,15 @@ type directory string
 // ours: the vault belongs to the daemon's own user and is nobody else's to read.
 var ours = safefile.Rules{Self: true, Mode: 0o600}
 
+// Size is how many octets the vault in dir has; 0 where there is none, or nobody can tell.
+func Size(dir string) int64 {
+	info, err := os.Lstat(directory(dir).path(logName))
+	if err != nil {
+		return 0
+	}
+	return info.Size()
+}
+
 // openDirectory checks dir, and makes it where it is missing.
 func openDirectory(dir string) (directory, error) {
 	err := os.Mkdir(dir, 0o700)
