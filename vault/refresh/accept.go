@@ -84,10 +84,11 @@ func (r *Refresher) accept(ctx context.Context, t task, b brought) (done accepte
 			done.put, done.whole, r.memory = nil, false, old
 		}
 	}
-	for _, h := range o.put {
-		r.standing(h).give(h)
-	}
 	r.held.put(o.put)
+	standing := r.standings()
+	for _, h := range o.put {
+		standing(h).give(h)
+	}
 	if len(done.put)+len(done.removed)+len(o.read) > 0 || r.memory.unlike(&old) {
 		r.o.Activate(r.snapshot())
 	}

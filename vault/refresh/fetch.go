@@ -54,6 +54,7 @@ func (r *Refresher) fetch(ctx context.Context, what task) (b brought, err error)
 	}()
 	sent := make(chan error, 1) // ends when the task is in the pipe, or its reading end is closed
 	go func() {
+		orders.Known = r.known() // while the worker starts; nothing of it changes before fetch is done
 		sent <- errors.Join(errand.Send(ourOut, &orders), ourOut.Close())
 	}()
 	r.spare = 0
@@ -73,9 +74,9 @@ func (r *Refresher) fetch(ctx context.Context, what task) (b brought, err error)
 	return b, errors.Join(fmt.Errorf("refresh: the worker did not report: %w", received), sendErr)
 }
 
-// orders is what the worker is told.
+// orders is what the worker is told, but for what is known.
 func (r *Refresher) orders(what task) errand.Task {
-	t := errand.Task{Token: r.o.Store.Token(), Known: r.known(), Sweep: what.sweep, Sources: what.sources, Only: what.only}
+	t := errand.Task{Token: r.o.Store.Token(), Sweep: what.sweep, Sources: what.sources, Only: what.only}
 	for _, f := range r.refused {
 		t.Refused = append(t.Refused, f)
 	}

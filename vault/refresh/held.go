@@ -26,6 +26,18 @@ func (e entries) sort() {
 	slices.SortFunc(e, func(a, b *snapshot.Held) int { return a.ID.Compare(b.ID) })
 }
 
+// named are the documents at these paths, as far as there are any.
+func (e entries) named(paths []string) (list []*snapshot.Held) {
+	for _, path := range paths {
+		if id, ok := idOf(path); ok {
+			if h := e.get(id); h != nil {
+				list = append(list, h)
+			}
+		}
+	}
+	return list
+}
+
 // put adds documents, in the place of those that are there.
 func (e *entries) put(documents map[snapshot.ID]*snapshot.Held) {
 	old := len(*e)
@@ -55,16 +67,24 @@ type standing struct {
 	rejected  time.Time
 }
 
-func (r *Refresher) standing(h *snapshot.Held) standing {
-	if len(r.memory.Fresh)+len(r.memory.Behind)+len(r.memory.Rejected) == 0 {
-		return standing{confirmed: r.memory.Confirmed[h.ID.Scope]} // as most of the time; paths cost more than all else here
+// standings returns what tells a held document's standing. Most have that of
+// their scope; looking for more would cost more than all else after a change.
+func (r *Refresher) standings() func(*snapshot.Held) standing {
+	own := map[*snapshot.Held]bool{}
+	for _, h := range r.held.named(r.memory.paths()) {
+		own[h] = true
 	}
-	path := h.ID.String()
-	s := standing{confirmed: r.memory.confirmed(h.ID, path), fault: r.memory.Behind[path].Why}
-	if j, is := r.memory.Rejected[path]; is && j.of(&h.Entry) {
-		s.rejected = j.Since
+	return func(h *snapshot.Held) standing {
+		if !own[h] {
+			return standing{confirmed: r.memory.Confirmed[h.ID.Scope]}
+		}
+		path := h.ID.String()
+		s := standing{confirmed: r.memory.confirmed(h.ID, path), fault: r.memory.Behind[path].Why}
+		if j, is := r.memory.Rejected[path]; is && j.of(&h.Entry) {
+			s.rejected = j.Since
+		}
+		return s
 	}
-	return s
 }
 
 func (s standing) is(h *snapshot.Held) bool {
@@ -78,12 +98,13 @@ func (s standing) give(h *snapshot.Held) {
 
 // snapshot is what is held, with the time of Vault's last word on each.
 func (r *Refresher) snapshot() *snapshot.Snapshot {
+	standing := r.standings()
 	serve := make([]*snapshot.Held, 0, len(r.held))
 	for i, h := range r.held {
 		if !r.serves(h.ID.Scope) {
 			continue
 		}
-		if s := r.standing(h); !s.is(h) {
+		if s := standing(h); !s.is(h) {
 			h = new(*h)
 			s.give(h)
 			r.held[i] = h

@@ -40,6 +40,11 @@ func (j rejection) of(e *snapshot.Entry) bool {
 	return j.Created.Equal(e.Created) && j.Version == e.Version && j.Turn == e.Turn
 }
 
+// paths are those of documents of which more is remembered than of their scope.
+func (m *memory) paths() []string {
+	return slices.AppendSeq(slices.AppendSeq(slices.Collect(maps.Keys(m.Fresh)), maps.Keys(m.Behind)), maps.Keys(m.Rejected))
+}
+
 // unlike reports whether the difference to what was written before must not
 // wait to be written.
 func (m *memory) unlike(saved *memory) bool {
@@ -76,8 +81,8 @@ func (r *Refresher) remember(o *outcome) memory {
 	for scope := range o.read {
 		next.Confirmed[scope] = o.now
 	}
-	keep := func(id snapshot.ID, e *snapshot.Entry) {
-		path := id.String()
+	keep := func(e *snapshot.Entry) {
+		id, path := e.ID, e.ID.String()
 		_, isPut := o.put[id]
 		was, wasBehind := r.memory.Behind[path]
 		fresh, wasFresh := r.memory.Fresh[path]
@@ -96,13 +101,13 @@ func (r *Refresher) remember(o *outcome) memory {
 			next.Rejected[path] = j
 		}
 	}
-	for _, h := range r.held {
+	for _, h := range r.held.named(slices.Concat(slices.Collect(maps.Keys(o.refused)), r.memory.paths())) {
 		if _, isPut := o.put[h.ID]; !isPut {
-			keep(h.ID, &h.Entry)
+			keep(&h.Entry)
 		}
 	}
-	for id, h := range o.put {
-		keep(id, &h.Entry)
+	for _, h := range o.put {
+		keep(&h.Entry)
 	}
 	if o.report.Code == OK {
 		next.LastSuccess = o.now
@@ -144,7 +149,7 @@ func (r *Refresher) faulty(o *outcome, refusals []errand.Refused, done *accepted
 // refusals are the versions that the worker refused.
 func (r *Refresher) refusals(faults []errand.Fault) (list []errand.Refused) {
 	for _, f := range faults {
-		if id, ok := r.idOf(f.Path); ok && f.Version > 0 {
+		if id, ok := idOf(f.Path); ok && r.serves(id.Scope) && f.Version > 0 {
 			list = append(list, errand.Refused{ID: id, Version: f.Version, Created: f.Created, Detail: f.Detail})
 		}
 	}
@@ -152,13 +157,12 @@ func (r *Refresher) refusals(faults []errand.Fault) (list []errand.Refused) {
 }
 
 // idOf is the reverse of snapshot.ID's String.
-func (r *Refresher) idOf(path string) (snapshot.ID, bool) {
-	for _, scope := range r.o.Scopes {
-		for _, kind := range []snapshot.Kind{snapshot.BatchUserKind, snapshot.PolicyKind} {
-			folder := snapshot.ID{Scope: scope, Kind: kind}.String()
-			if name, ok := strings.CutPrefix(path, folder); ok && name != "" {
-				return snapshot.ID{Scope: scope, Kind: kind, Name: name}, true
-			}
+func idOf(path string) (snapshot.ID, bool) {
+	name := path[strings.LastIndex(path, "/")+1:]
+	for _, kind := range []snapshot.Kind{snapshot.BatchUserKind, snapshot.PolicyKind} {
+		scope, ok := strings.CutSuffix(path, snapshot.ID{Kind: kind, Name: name}.String())
+		if ok && scope != "" && name != "" {
+			return snapshot.ID{Scope: scope, Kind: kind, Name: name}, true
 		}
 	}
 	return snapshot.ID{}, false

@@ -156,8 +156,9 @@ func New(ctx context.Context, o Options) (*Refresher, error) {
 		return nil, fmt.Errorf("refresh: %w", err)
 	}
 	r.held.sort()
+	standing := r.standings()
 	for _, h := range r.held {
-		r.standing(h).give(h)
+		standing(h).give(h)
 	}
 	r.watchTurns(task{}, o.Clock.Now(), false)
 	r.state.LastSuccess = r.memory.LastSuccess
