@@ -14,6 +14,8 @@ import (
 	"sync"
 	"time"
 
+	"batchwarden/vault/documents"
+
 	"github.com/hashicorp/vault/api"
 )
 
@@ -150,7 +152,7 @@ func (m *Machine) check() error {
 		return err
 	}
 	if len(m.Platforms) == 0 {
-		return fmt.Errorf("%w: a platform is needed: %s", ErrInvalid, strings.Join(platforms, ", "))
+		return fmt.Errorf("%w: a platform is needed: %s", ErrInvalid, strings.Join(documents.Platforms, ", "))
 	}
 	for _, p := range m.Platforms {
 		if err := checkPlatform(p); err != nil {

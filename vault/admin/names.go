@@ -5,14 +5,13 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"batchwarden/vault/documents"
 )
 
 var (
-	goodName  = regexp.MustCompile(`^[A-Za-z0-9._-]{1,61}$`)
 	goodRole  = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?$`) // what AppRole takes
 	goodMount = regexp.MustCompile(`^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$`)
-	platforms = []string{"unix", "windows", "zos"}
-	models    = []string{"automic", "stonebranch", "opcon"}
 )
 
 // The three kinds of scope, as the first element of a document's path.
@@ -25,7 +24,7 @@ const (
 // CheckName says what is wrong with the name of a batch user, realm, group or machine.
 // What it lets through is a single element of a path, and no pattern to Vault.
 func CheckName(name string) error {
-	if !goodName.MatchString(name) || name == "." || name == ".." {
+	if !documents.GoodName(name) {
 		return fmt.Errorf("%w: %q is no name: 1 to 61 of A-Z a-z 0-9 . _ -", ErrInvalid, name)
 	}
 	return nil
@@ -40,12 +39,12 @@ func CheckScope(scope string) error {
 	case platformScope:
 		return checkPlatform(name)
 	}
-	return fmt.Errorf("%w: %q is no scope: machines/NAME, groups/NAME or platforms/%s", ErrInvalid, scope, strings.Join(platforms, "|"))
+	return fmt.Errorf("%w: %q is no scope: machines/NAME, groups/NAME or platforms/%s", ErrInvalid, scope, strings.Join(documents.Platforms, "|"))
 }
 
 func checkPlatform(name string) error {
-	if !slices.Contains(platforms, name) {
-		return fmt.Errorf("%w: %q is no platform: one of %s", ErrInvalid, name, strings.Join(platforms, ", "))
+	if !slices.Contains(documents.Platforms, name) {
+		return fmt.Errorf("%w: %q is no platform: one of %s", ErrInvalid, name, strings.Join(documents.Platforms, ", "))
 	}
 	return nil
 }

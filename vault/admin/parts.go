@@ -4,17 +4,16 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
-	"crypto/sha256"
 	"encoding/base64"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"io"
 	"maps"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"batchwarden/vault/documents"
 )
 
 // partVersions is how many versions Vault keeps of a part. Writes that were
@@ -25,53 +24,33 @@ func partAt(at string, i int) string { return fmt.Sprintf("%s.parts/%d", at, i+1
 
 // join reads a document that lies in parts.
 func (a *Admin) join(ctx context.Context, at string, h policyHead) ([]byte, error) {
-	if h.Encoding != encoding || len(h.Parts) == 0 || len(h.Parts) > maxList {
+	if h.Encoding != documents.Encoding || len(h.Parts) == 0 || len(h.Parts) > documents.MaxParts {
 		return nil, fmt.Errorf("admin: %s: %w: parts that cannot be read", at, ErrInvalid)
 	}
-	var zipped bytes.Buffer
+	pieces := make([][]byte, len(h.Parts))
 	for i, p := range h.Parts {
 		d, err := a.versionOf(ctx, partAt(at, i), p.Version)
 		if err != nil {
 			return nil, err
 		}
-		var piece struct {
-			Data string `json:"data"`
-		}
 		if d.text == nil {
 			return nil, fmt.Errorf("admin: %s: %w: version %d is not there", partAt(at, i), ErrNotFound, p.Version)
 		}
-		if err := json.Unmarshal(d.text, &piece); err != nil {
+		if pieces[i], err = p.Open(d.text); err != nil {
 			return nil, fmt.Errorf("admin: %s: %w: %w", partAt(at, i), ErrInvalid, err)
 		}
-		b, err := base64.StdEncoding.DecodeString(piece.Data)
-		if err != nil || sum(b) != p.SHA256 {
-			return nil, fmt.Errorf("admin: %s: %w: not the part that the head names", partAt(at, i), ErrInvalid)
-		}
-		zipped.Write(b)
 	}
-	z, err := gzip.NewReader(&zipped)
+	doc, err := documents.Join(pieces)
 	if err != nil {
-		return nil, fmt.Errorf("admin: %s: parts: %w", at, err)
-	}
-	doc, err := io.ReadAll(io.LimitReader(z, MaxPolicy+1))
-	if err != nil {
-		return nil, fmt.Errorf("admin: %s: parts: %w", at, err)
-	}
-	if len(doc) > MaxPolicy {
-		return nil, fmt.Errorf("admin: %s: %w: longer than %d octets", at, ErrInvalid, MaxPolicy)
+		return nil, fmt.Errorf("admin: %s: parts: %w: %w", at, ErrInvalid, err)
 	}
 	return doc, nil
-}
-
-func sum(b []byte) string {
-	s := sha256.Sum256(b)
-	return hex.EncodeToString(s[:])
 }
 
 // putParts writes the document's parts and returns what its head says of them. A
 // part that the head in force has already is taken as it is: as long as that head
 // is in force nobody cleans it away, and if it is not, the new head is refused.
-func (w *work) putParts(ctx context.Context, at string, old []part, doc []byte) ([]part, error) {
+func (w *work) putParts(ctx context.Context, at string, old []documents.Part, doc []byte) ([]documents.Part, error) {
 	var zipped bytes.Buffer
 	z := gzip.NewWriter(&zipped)
 	if _, err := z.Write(doc); err != nil {
@@ -80,18 +59,18 @@ func (w *work) putParts(ctx context.Context, at string, old []part, doc []byte) 
 	if err := z.Close(); err != nil {
 		return nil, err
 	}
-	var parts []part
+	var parts []documents.Part
 	for chunk := range slices.Chunk(zipped.Bytes(), partSize) {
-		i, s := len(parts), sum(chunk)
-		if i < len(old) && old[i].SHA256 == s {
+		i, p := len(parts), documents.PartOf(chunk, 0)
+		if i < len(old) && old[i].SHA256 == p.SHA256 {
 			parts = append(parts, old[i])
 			continue
 		}
-		version, err := w.putPart(ctx, partAt(at, i), chunk)
-		if err != nil {
+		var err error
+		if p.Version, err = w.putPart(ctx, partAt(at, i), chunk); err != nil {
 			return nil, err
 		}
-		parts = append(parts, part{version, s})
+		parts = append(parts, p)
 	}
 	return parts, nil
 }

@@ -1,15 +1,12 @@
 package admin
 
 import (
-	"bytes"
 	"crypto/rand"
 	"fmt"
 	"math/bits"
-	"unicode/utf8"
-)
 
-// MaxPassword is how many octets a password may have.
-const MaxPassword = 1024
+	"batchwarden/vault/documents"
+)
 
 // Characters that passwords are generated from.
 const (
@@ -23,15 +20,8 @@ const (
 
 // CheckPassword says why no machine would take the password. It does not quote it.
 func CheckPassword(secret []byte) error {
-	switch {
-	case len(secret) == 0:
-		return fmt.Errorf("%w: an empty password", ErrInvalid)
-	case len(secret) > MaxPassword:
-		return fmt.Errorf("%w: a password longer than %d octets", ErrInvalid, MaxPassword)
-	case bytes.IndexByte(secret, 0) >= 0:
-		return fmt.Errorf("%w: a password with a NUL in it", ErrInvalid)
-	case !utf8.Valid(secret), bytes.ContainsRune(secret, utf8.RuneError):
-		return fmt.Errorf("%w: a password that is not UTF-8", ErrInvalid)
+	if err := documents.CheckPassword(secret); err != nil {
+		return fmt.Errorf("%w: password: %w", ErrInvalid, err)
 	}
 	return nil
 }
@@ -53,8 +43,8 @@ func GeneratePassword(length int, alphabet string) ([]byte, error) {
 		}
 		seen[b] = true
 	}
-	if length < 0 || length > MaxPassword || (bits.Len(uint(len(alphabet)))-1)*length < 64 {
-		return nil, fmt.Errorf("admin: %w: %d characters out of %d: at most %d, and enough for 64 bits", ErrInvalid, length, len(alphabet), MaxPassword)
+	if length < 0 || length > documents.MaxPassword || (bits.Len(uint(len(alphabet)))-1)*length < 64 {
+		return nil, fmt.Errorf("admin: %w: %d characters out of %d: at most %d, and enough for 64 bits", ErrInvalid, length, len(alphabet), documents.MaxPassword)
 	}
 	// Octets from fair on are thrown away: a remainder of them would favour the first characters.
 	fair := 256 - 256%len(alphabet)

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"batchwarden/vault/admin"
+	"batchwarden/vault/documents"
 )
 
 // TestGeneratedPasswordsFavourNoCharacter draws many characters from an alphabet
@@ -18,13 +19,13 @@ func TestGeneratedPasswordsFavourNoCharacter(t *testing.T) {
 	count := map[byte]int{}
 	const rounds = 400
 	for range rounds {
-		secret, err := admin.GeneratePassword(admin.MaxPassword, alphabet.String())
+		secret, err := admin.GeneratePassword(documents.MaxPassword, alphabet.String())
 		must(t, err)
 		for _, b := range secret {
 			count[b]++
 		}
 	}
-	mean := float64(rounds*admin.MaxPassword) / 93
+	mean := float64(rounds*documents.MaxPassword) / 93
 	for _, c := range []byte(alphabet.String()) {
 		if n := float64(count[c]); n < 0.9*mean || n > 1.1*mean { // over six times the deviation to be expected
 			t.Errorf("%q came %v times, others %v on average", c, n, mean)

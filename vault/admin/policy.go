@@ -5,33 +5,24 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"slices"
-	"strings"
+
+	"batchwarden/vault/documents"
 )
 
 const (
-	// MaxPolicy is how many octets a policy document may have, parts or not.
-	MaxPolicy = 10 << 20
 	// AnyVersion lets PutPolicy replace whatever lies there.
 	AnyVersion = -1
 
 	inlineSize = 400 << 10 // octets; what is longer lies in parts
 	partSize   = 300 << 10 // of a part, before base64: fits an entry on any storage of Vault's
-	encoding   = "gzip+base64"
 )
 
 // policyHead is what is read of a policy document here.
 type policyHead struct {
-	Format   int64  `json:"format"`
-	Model    string `json:"model"`
-	Encoding string `json:"encoding"`
-	Parts    []part `json:"parts"`
-}
-
-// part is one piece of a document in parts.
-type part struct {
-	Version int64  `json:"version"`
-	SHA256  string `json:"sha256"`
+	Format   int64            `json:"format"`
+	Model    string           `json:"model"`
+	Encoding string           `json:"encoding"`
+	Parts    []documents.Part `json:"parts"`
 }
 
 func policyAt(scope, realm string) string { return scope + "/" + policyFolder + "/" + realm }
@@ -117,7 +108,7 @@ func (w *work) putPolicyDocument(ctx context.Context, scope, realm, model string
 		if err != nil {
 			return err
 		}
-		head = map[string]any{"format": 1, "model": model, "encoding": encoding, "parts": parts}
+		head = map[string]any{"format": documents.Newest, "model": model, "encoding": documents.Encoding, "parts": parts}
 		detail += fmt.Sprintf(" in %d parts", len(parts))
 	}
 	var made written
@@ -132,29 +123,13 @@ func (w *work) putPolicyDocument(ctx context.Context, scope, realm, model string
 }
 
 func checkPolicy(doc []byte, model string) error {
-	if len(doc) > MaxPolicy {
-		return fmt.Errorf("%w: longer than %d octets", ErrInvalid, MaxPolicy)
-	}
-	if !slices.Contains(models, model) {
-		return fmt.Errorf("%w: model %q: one of %s", ErrInvalid, model, strings.Join(models, ", "))
-	}
-	var h struct {
-		Format *int64          `json:"format"`
-		Model  string          `json:"model"`
-		Parts  json.RawMessage `json:"parts"`
-	}
-	if text := bytes.TrimLeft(doc, " \t\r\n"); len(text) == 0 || text[0] != '{' {
-		return fmt.Errorf("%w: not a JSON object", ErrInvalid)
-	}
-	if err := json.Unmarshal(doc, &h); err != nil {
-		return fmt.Errorf("%w: not a policy in JSON: %w", ErrInvalid, err)
-	}
+	own, parts, err := documents.ParsePolicy(doc)
 	switch {
-	case h.Format != nil && *h.Format != 1:
-		return fmt.Errorf("%w: format must be 1", ErrInvalid)
-	case h.Model != model:
-		return fmt.Errorf("%w: the document's model is %q, not %q", ErrInvalid, h.Model, model)
-	case h.Parts != nil:
+	case err != nil:
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
+	case own != model:
+		return fmt.Errorf("%w: the document's model is %q, not %q", ErrInvalid, own, model)
+	case parts != nil:
 		return fmt.Errorf("%w: this is the head of a policy in parts, not the policy", ErrInvalid)
 	}
 	return nil

@@ -88,6 +88,11 @@ func readKnown(b []byte) ([]Known, error) {
 		return nil, f.end()
 	}
 	known := make([]Known, n)
+	all := string(b)                   // one allocation for all names
+	name := func(text []byte) string { // text is what f took last
+		end := len(all) - len(f.rest)
+		return all[end-len(text) : end]
+	}
 	var id snapshot.ID
 	for i := range known {
 		switch f.count() {
@@ -97,7 +102,7 @@ func readKnown(b []byte) ([]Known, error) {
 		default:
 			f.fail()
 		}
-		id.Name = string(f.text())
+		id.Name = name(f.text())
 		known[i] = Known{
 			ID:      id,
 			Version: f.number(),

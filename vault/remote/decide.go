@@ -3,10 +3,12 @@ package remote
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
 
+	"batchwarden/vault/documents"
 	"batchwarden/vault/errand"
 	"batchwarden/vault/snapshot"
 )
@@ -67,8 +69,29 @@ type verdict struct {
 
 // knowledge is what the daemon said of one scope.
 type knowledge struct {
-	known   map[snapshot.ID]*errand.Known
+	known   known
 	refused map[snapshot.ID]errand.Refused
+}
+
+// known are documents of one scope in order of their IDs, and so those of each
+// kind in order of their names. A poll makes one of thousands and asks for few of
+// them, so it is no map.
+type known []*errand.Known
+
+func (k known) sort() {
+	inOrder := func(a, b *errand.Known) int { return a.ID.Compare(b.ID) }
+	if !slices.IsSortedFunc(k, inOrder) {
+		slices.SortFunc(k, inOrder)
+	}
+}
+
+// get returns the document and whether it is known.
+func (k known) get(id snapshot.ID) (*errand.Known, bool) {
+	i, have := slices.BinarySearchFunc(k, id, func(k *errand.Known, id snapshot.ID) int { return k.ID.Compare(id) })
+	if !have {
+		return nil, false
+	}
+	return k[i], true
 }
 
 // decide says what changes in one scope, given what was known of it and what
@@ -97,7 +120,7 @@ func decide(k knowledge, v *view) verdict {
 		fail(&trouble{errand.Forbidden, fmt.Sprintf("more than half of the %d documents are forbidden", len(v.seen))})
 	}
 	lose := func(id snapshot.ID, why string) {
-		switch _, have := k.known[id]; {
+		switch _, have := k.known.get(id); {
 		case !have:
 		case v.part:
 			d.sweep = true
@@ -106,9 +129,9 @@ func decide(k knowledge, v *view) verdict {
 		}
 	}
 	if listed {
-		for id := range k.known {
-			if _, seen := v.seen[id]; !seen {
-				lose(id, "it is not listed any more")
+		for _, have := range k.known {
+			if _, seen := v.seen[have.ID]; !seen {
+				lose(have.ID, "it is not listed any more")
 			}
 		}
 	}
@@ -154,7 +177,7 @@ func decide(k knowledge, v *view) verdict {
 
 // compare says what follows from the version that is in Vault.
 func (d *verdict) compare(k knowledge, id snapshot.ID, s sight) {
-	known, have := k.known[id]
+	known, have := k.known.get(id)
 	newer := !have || compare(s, known) > 0
 	before, wasRefused := k.refused[id]
 	switch {
@@ -230,8 +253,26 @@ func doubt(d verdict, t *trouble) verdict {
 
 // index is a scope's own account of itself.
 type index struct {
-	removed bool                               // the machine is to drop everything
-	names   map[snapshot.Kind]map[string]int64 // the versions; a kind that is missing was not accounted for
+	removed bool                       // the machine is to drop everything
+	names   map[snapshot.Kind]versions // a kind that is missing was not accounted for
+}
+
+// versions are names and the versions that an index says they have, in order of
+// the names.
+type versions []version
+
+type version struct {
+	name   string
+	number int64
+}
+
+// get returns the version of name and whether it is there.
+func (v versions) get(name string) (int64, bool) {
+	i, there := slices.BinarySearchFunc(v, name, func(v version, name string) int { return strings.Compare(v.name, name) })
+	if !there {
+		return 0, false
+	}
+	return v[i].number, true
 }
 
 // confirms reports whether the index, which was read, accounts for every kind
@@ -239,7 +280,7 @@ type index struct {
 func (x *index) confirms(removed []errand.Removed) bool {
 	return x != nil && !slices.ContainsFunc(removed, func(r errand.Removed) bool {
 		names, ok := x.names[r.ID.Kind]
-		_, named := names[r.ID.Name]
+		_, named := names.get(r.ID.Name)
 		return !ok || named
 	})
 }
@@ -251,40 +292,33 @@ func (x *index) news(k knowledge, scope string) (ids []snapshot.ID, whole bool) 
 	if len(x.names) < len(kinds) {
 		return nil, true
 	}
-	for id, have := range k.known {
-		switch version, named := x.names[id.Kind][id.Name]; {
-		case !named:
-			return nil, true
-		case version != have.Version:
-			ids = append(ids, id)
+	hint := func(kind snapshot.Kind, name string) {
+		if documents.GoodName(name) {
+			ids = append(ids, snapshot.ID{Scope: scope, Kind: kind, Name: name})
 		}
 	}
-	if x.len() > len(k.known) {
-		ids = append(ids, x.unknown(k, scope)...)
+	left := maps.Clone(x.names) // both are in order, and a document that is passed by is not known
+	for _, have := range k.known {
+		kind, names := have.ID.Kind, left[have.ID.Kind]
+		for len(names) > 0 && names[0].name < have.ID.Name {
+			hint(kind, names[0].name)
+			names = names[1:]
+		}
+		if len(names) == 0 || names[0].name != have.ID.Name {
+			return nil, true
+		}
+		if names[0].number != have.Version {
+			ids = append(ids, have.ID)
+		}
+		left[kind] = names[1:]
+	}
+	for kind, names := range left {
+		for _, v := range names {
+			hint(kind, v.name)
+		}
 	}
 	slices.SortFunc(ids, order)
 	return ids, false
-}
-
-// len is how many documents the index names.
-func (x *index) len() (n int) {
-	for _, names := range x.names {
-		n += len(names)
-	}
-	return n
-}
-
-// unknown is what the index names and nobody knows.
-func (x *index) unknown(k knowledge, scope string) (ids []snapshot.ID) {
-	for kind, names := range x.names {
-		for name := range names {
-			id := snapshot.ID{Scope: scope, Kind: kind, Name: name}
-			if _, known := k.known[id]; !known && goodName(name) {
-				ids = append(ids, id)
-			}
-		}
-	}
-	return ids
 }
 
 func sorted(m map[snapshot.ID]sight) []snapshot.ID {

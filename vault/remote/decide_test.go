@@ -23,10 +23,11 @@ func policyID(n string) snapshot.ID {
 }
 
 func knows(ids ...snapshot.ID) knowledge {
-	k := knowledge{known: map[snapshot.ID]*errand.Known{}}
+	k := knowledge{}
 	for _, id := range ids {
-		k.known[id] = &errand.Known{ID: id, Version: 3, Created: day}
+		k.known = append(k.known, &errand.Known{ID: id, Version: 3, Created: day})
 	}
+	k.known.sort()
 	return k
 }
 
@@ -251,17 +252,17 @@ func TestAgree(t *testing.T) {
 
 func TestIndexConfirms(t *testing.T) {
 	removed := []errand.Removed{{ID: userID("a")}, {ID: policyID("opcon")}}
-	none := map[string]int64{}
+	none := versions{}
 	for name, c := range map[string]struct {
 		x    *index
 		want bool
 	}{
 		"no_index":          {nil, false},
 		"it_says_nothing":   {&index{}, false},
-		"it_names_none":     {&index{names: map[snapshot.Kind]map[string]int64{snapshot.BatchUserKind: none, snapshot.PolicyKind: none}}, true},
-		"one_kind_only":     {&index{names: map[snapshot.Kind]map[string]int64{snapshot.BatchUserKind: none}}, false},
-		"it_names_one":      {&index{names: map[snapshot.Kind]map[string]int64{snapshot.BatchUserKind: {"a": 3}, snapshot.PolicyKind: none}}, false},
-		"it_names_an_other": {&index{names: map[snapshot.Kind]map[string]int64{snapshot.BatchUserKind: {"b": 3}, snapshot.PolicyKind: none}}, true},
+		"it_names_none":     {&index{names: map[snapshot.Kind]versions{snapshot.BatchUserKind: none, snapshot.PolicyKind: none}}, true},
+		"one_kind_only":     {&index{names: map[snapshot.Kind]versions{snapshot.BatchUserKind: none}}, false},
+		"it_names_one":      {&index{names: map[snapshot.Kind]versions{snapshot.BatchUserKind: {{"a", 3}}, snapshot.PolicyKind: none}}, false},
+		"it_names_an_other": {&index{names: map[snapshot.Kind]versions{snapshot.BatchUserKind: {{"b", 3}}, snapshot.PolicyKind: none}}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := c.x.confirms(removed); got != c.want {

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"batchwarden/vault/documents"
 	"batchwarden/vault/errand"
 	"batchwarden/vault/snapshot"
 )
@@ -30,7 +31,7 @@ var (
 )
 
 // isDocument reports whether id can name one.
-func isDocument(id snapshot.ID) bool { return folders[id.Kind] != "" && goodName(id.Name) }
+func isDocument(id snapshot.ID) bool { return folders[id.Kind] != "" && documents.GoodName(id.Name) }
 
 // observe looks at lists and metadata of one scope. Nothing unknown is looked
 // at, as it is going to be read anyway.
@@ -50,7 +51,7 @@ func (r *run) observe(ctx context.Context, scope string, h hint) *view {
 func (r *run) examine(ctx context.Context, v *view) {
 	k := r.scoped[v.scope]
 	ids := slices.DeleteFunc(sorted(v.seen), func(id snapshot.ID) bool {
-		_, known := k.known[id]
+		_, known := k.known.get(id)
 		_, refused := k.refused[id]
 		return !known && !refused
 	})
@@ -86,7 +87,7 @@ func (m *room) take(id snapshot.ID) bool {
 func (v *view) admit(k knowledge, ids []snapshot.ID, m *room) {
 	left := map[snapshot.Kind]int{}
 	for _, id := range ids {
-		if _, known := k.known[id]; !known && !m.take(id) {
+		if _, known := k.known.get(id); !known && !m.take(id) {
 			left[id.Kind]++
 			continue
 		}
@@ -127,7 +128,7 @@ func (r *run) list(ctx context.Context, scope string, kind snapshot.Kind, v *vie
 	bad := 0
 	for _, key := range *got.Data.Keys {
 		switch {
-		case goodName(key):
+		case documents.GoodName(key):
 			ids = append(ids, snapshot.ID{Scope: scope, Kind: kind, Name: key})
 		case kind == snapshot.PolicyKind && strings.HasSuffix(key, ".parts/"):
 		case bad < maxBad:
@@ -229,7 +230,7 @@ func (r *run) capabilities(ctx context.Context, v *view) {
 	var data, fresh []right
 	for _, id := range sorted(v.seen) {
 		s := v.seen[id]
-		known, have := k.known[id]
+		known, have := k.known.get(id)
 		switch {
 		case s.state == unread:
 			fresh = append(fresh, right{id, "metadata/"})

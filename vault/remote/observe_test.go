@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"batchwarden/vault/documents"
 	"batchwarden/vault/errand"
 	"batchwarden/vault/snapshot"
 )
@@ -66,7 +67,7 @@ func TestTaskFits(t *testing.T) {
 	for i := range maxDocuments {
 		task.Known = append(task.Known, errand.Known{
 			ID:      snapshot.ID{Scope: "platforms/" + text(61), Kind: snapshot.BatchUserKind, Name: text(56) + fmt.Sprintf("%05d", i)},
-			Version: 1 << 40, Created: time.Date(2026, 12, 31, 23, 59, 59, 123456789, time.UTC), Turn: 1 << 40, Mark: make([]byte, markSize), Source: text(maxSource),
+			Version: 1 << 40, Created: time.Date(2026, 12, 31, 23, 59, 59, 123456789, time.UTC), Turn: 1 << 40, Mark: make([]byte, markSize), Source: text(documents.MaxSource),
 		})
 	}
 	for i := range maxFaults {

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 
+	"batchwarden/vault/documents"
 	"batchwarden/vault/errand"
 	"batchwarden/vault/sealed"
 	"batchwarden/vault/snapshot"
@@ -45,7 +46,7 @@ func (r *run) fetchWith(ctx context.Context, id snapshot.ID, have *sourced) sigh
 		return sight{state: gone, why: &trouble{detail: why}} // this second, as its metadata says
 	}
 	s := sight{version: doc.age.Version, created: doc.age.Created}
-	k, known := r.scoped[id.Scope].known[id]
+	k, known := r.scoped[id.Scope].known.get(id)
 	if known && compare(s, k) < 0 || known && compare(s, k) == 0 && have == nil {
 		return s // older than its metadata, which was newer than what is known
 	}
@@ -88,6 +89,9 @@ type fault struct {
 	again again
 }
 
+// A sealed record holds whatever a document may; this does not compile otherwise.
+const _ = uint(sealed.MaxSecret-documents.MaxPassword) + uint(sealed.MaxDocument-documents.MaxPolicy)
+
 // parse fills in what the document holds, and what lies at its source.
 func (r *run) parse(ctx context.Context, e *snapshot.Entry, doc document, have *sourced) (secret []byte, bad *fault) {
 	wrong := func(err error) *fault { return &fault{&trouble{detail: clean(err.Error())}, never} }
@@ -96,7 +100,7 @@ func (r *run) parse(ctx context.Context, e *snapshot.Entry, doc document, have *
 		if p, ok := strings.CutPrefix(e.ID.Scope, "platforms/"); ok {
 			platform = p
 		}
-		u, password, err := parseBatchUser(doc.text, platform)
+		u, password, err := documents.ParseBatchUser(doc.text, platform)
 		if err != nil {
 			return nil, wrong(err)
 		}
@@ -106,7 +110,7 @@ func (r *run) parse(ctx context.Context, e *snapshot.Entry, doc document, have *
 		}
 		return r.fromSource(ctx, e, have)
 	}
-	model, parts, err := parsePolicy(doc.text)
+	model, parts, err := documents.ParsePolicy(doc.text)
 	if err != nil {
 		return nil, wrong(err)
 	}

@@ -38,6 +38,7 @@ import (
 	"errors"
 	"fmt"
 
+	"batchwarden/vault/documents"
 	"batchwarden/vault/errand"
 )
 
@@ -65,27 +66,12 @@ type Source struct {
 	sources prefixes
 }
 
-// maxName bounds names: Vault limits paths, and documents say the same.
-const maxName = 61
-
-// goodName reports whether s is 1 to maxName of A-Z a-z 0-9 . _ - and no dots alone.
-func goodName(s string) bool {
-	for i := range len(s) {
-		switch c := s[i]; {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '.', c == '_', c == '-':
-		default:
-			return false
-		}
-	}
-	return s != "" && len(s) <= maxName && s != "." && s != ".."
-}
-
 // New reads every file that c names; afterwards none is needed. An error is the
 // machine's own set-up at fault, and wraps errors.ErrUnsupported where c asks
 // for what does not exist yet.
 func New(c Config) (*Source, error) {
 	for _, n := range append(append([]string{c.Machine}, c.Groups...), c.Platforms...) {
-		if !goodName(n) {
+		if !documents.GoodName(n) {
 			return nil, fmt.Errorf("remote: %q is not a name of a machine, group or platform", n)
 		}
 	}

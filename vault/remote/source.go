@@ -11,21 +11,16 @@ import (
 	"net/http"
 	"strings"
 	"time"
-	"unicode"
 
+	"batchwarden/vault/documents"
 	"batchwarden/vault/errand"
-	"batchwarden/vault/sealed"
 	"batchwarden/vault/snapshot"
 )
 
 const (
-	maxSource = 256                        // octets of a source's path: every known one goes into a task
-	maxTTL    = 100 * 365 * 24 * time.Hour // of what a source announces
-	markSize  = 16
+	maxTTL   = 100 * 365 * 24 * time.Hour // of what a source announces
+	markSize = 16
 )
-
-// reserved are the mounts that no source may lie in.
-var reserved = []string{"sys", "auth", "identity", "cubbyhole"}
 
 // prefixes are the places that sources may lie below, as components.
 type prefixes [][]string
@@ -58,24 +53,12 @@ func (p prefixes) check(path, mount string) error {
 	return fmt.Errorf("source: %q is not below any of this machine's sync.sources", path)
 }
 
-// components takes a path apart and refuses what no source's path can be.
+// components takes a path apart and refuses what no source's path can be where
+// batch users lie in mount.
 func components(path, mount string) ([]string, error) {
-	if len(path) > maxSource {
-		return nil, fmt.Errorf("is longer than %d octets", maxSource)
-	}
-	if strings.ContainsAny(path, `?#%\*`) || strings.ContainsFunc(path, func(r rune) bool { return !unicode.IsPrint(r) }) {
-		return nil, errors.New("contains a character that a source's path cannot have")
-	}
-	c := strings.Split(path, "/")
-	for _, part := range c {
-		if part == "" || part == "." || part == ".." {
-			return nil, errors.New("has an empty component, or one of dots")
-		}
-	}
-	for _, r := range reserved {
-		if strings.EqualFold(c[0], r) {
-			return nil, fmt.Errorf("lies in %s, where no source may lie", r)
-		}
+	c, err := documents.SourcePath(path)
+	if err != nil {
+		return nil, err
 	}
 	if m := strings.Split(strings.Trim(mount, "/"), "/"); below(c, m) {
 		return nil, errors.New("lies in the mount of the batch users")
@@ -112,7 +95,7 @@ func (r *run) sources(ctx context.Context, v *view) (refused bool) {
 	k := r.scoped[v.scope]
 	var ids []snapshot.ID
 	due := func(id snapshot.ID) {
-		known, have := k.known[id]
+		known, have := k.known.get(id)
 		if _, done := r.handed.Load(id); done || !have || known.Source == "" {
 			return
 		}
@@ -151,7 +134,7 @@ func (r *run) sources(ctx context.Context, v *view) (refused bool) {
 // turn reads the source of a known document, and the document too when another
 // password lies there.
 func (r *run) turn(ctx context.Context, id snapshot.ID, s sight) (after sight, refused bool) {
-	known := r.scoped[id.Scope].known[id]
+	known, _ := r.scoped[id.Scope].known.get(id)
 	got, t := r.readSource(ctx, id, known.Source)
 	switch {
 	case t != nil:
@@ -184,7 +167,7 @@ func (r *run) fromSource(ctx context.Context, e *snapshot.Entry, have *sourced) 
 	}
 	e.Mark, e.Rotates = have.mark, have.rotates
 	e.Turn = 1
-	if known, have := r.scoped[e.ID.Scope].known[e.ID]; have {
+	if known, have := r.scoped[e.ID.Scope].known.get(e.ID); have {
 		e.Turn += known.Turn
 		if known.Turn > 0 && hmac.Equal(known.Mark, e.Mark) {
 			e.Turn = known.Turn
@@ -249,12 +232,10 @@ func parseSource(body []byte, now time.Time) (*sourced, error) {
 		return nil, errors.New("password: is required")
 	case json.Unmarshal(text, &password) != nil || !bytes.HasPrefix(bytes.TrimSpace(text), []byte{'"'}):
 		return nil, errors.New("password: must be a string")
-	case password == "":
-		return nil, errors.New("password: is empty")
-	case len(password) > sealed.MaxSecret:
-		return nil, fmt.Errorf("password: longer than %d octets", sealed.MaxSecret)
-	case unfit(password):
-		return nil, errors.New("password: contains a character that no password can have")
+	}
+	s.password = []byte(password)
+	if err := documents.CheckPassword(s.password); err != nil {
+		return nil, fmt.Errorf("password: %w", err)
 	}
 	if text, ok := got.Data["ttl"]; ok && string(text) != "null" {
 		left, err := parseTTL(text)
@@ -266,7 +247,6 @@ func parseSource(body []byte, now time.Time) (*sourced, error) {
 		}
 		s.rotates = now.Add(left).UTC()
 	}
-	s.password = []byte(password)
 	return s, nil
 }
 

@@ -4,13 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"batchwarden/daemon/policy"
 	"batchwarden/vault/admin"
+	"batchwarden/vault/documents"
 	"batchwarden/vault/snapshot"
 )
 
@@ -140,57 +141,16 @@ func platformOf(scope string, machine []string) string {
 // batchUserOf reads a document as machines do, with the defaults that they apply.
 func batchUserOf(u admin.BatchUser, platform string) (*snapshot.BatchUser, error) {
 	doc := map[string]any{}
-	for name, value := range u.Document {
-		doc[name] = value
-	}
+	maps.Copy(doc, u.Document)
 	if u.HasPassword {
 		doc["password"] = "present"
 	}
-	if err := admin.CheckBatchUser(doc); err != nil {
-		return nil, err
-	}
-	text, err := json.Marshal(u.Document)
+	text, err := json.Marshal(doc)
 	if err != nil {
 		return nil, err
 	}
-	d := struct {
-		Username string         `json:"username"`
-		Domain   string         `json:"domain"`
-		Group    string         `json:"group"`
-		Platform string         `json:"platform"`
-		Kind     string         `json:"kind"`
-		Names    map[string]any `json:"names"`
-		Services map[string]any `json:"services"`
-		Launch   bool           `json:"launch"`
-		Retrieve bool           `json:"retrieve"`
-		Expires  string         `json:"expires"`
-	}{Launch: true}
-	if err := json.Unmarshal(text, &d); err != nil {
-		return nil, err
-	}
-	b := &snapshot.BatchUser{Username: d.Username, Domain: d.Domain, Group: d.Group, Platform: or(d.Platform, platform), Kind: or(d.Kind, "password"),
-		Launch: d.Launch, Retrieve: d.Retrieve, Services: map[string][]string{}}
-	names := map[string]string{}
-	for realm, name := range d.Names {
-		if name, is := name.(string); is && name != "" && !strings.HasPrefix(realm, "x_") {
-			names[realm] = name
-		}
-	}
-	b.Names = snapshot.NamesOf(names)
-	for realm, list := range d.Services {
-		if list, is := list.([]any); is && !strings.HasPrefix(realm, "x_") {
-			b.Services[realm] = []string{}
-			for _, s := range list {
-				b.Services[realm] = append(b.Services[realm], fmt.Sprint(s))
-			}
-		}
-	}
-	if d.Expires != "" {
-		if b.Expires, err = time.Parse(time.RFC3339, d.Expires); err != nil {
-			return nil, err
-		}
-	}
-	return b, nil
+	b, _, err := documents.ParseBatchUser(text, platform)
+	return b, err
 }
 
 // inRealm is a batch user as a realm of the model knows it.

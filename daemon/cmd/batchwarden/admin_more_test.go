@@ -47,7 +47,7 @@ func TestAdminUsage(t *testing.T) {
 		{put("--generate", "--password-stdin"), "not both"},
 		{put("--generate=x"), "is not a length"},
 		{put("--generate=3"), "enough for 64 bits"},
-		{put("--password-stdin"), "standard input: not valid: an empty password"},
+		{put("--password-stdin"), "standard input: not valid: password: is empty"},
 		{[]string{"admin", "password", "p", "--machine", "m"}, "--stdin or --generate"},
 		{[]string{"admin", "password", "p", "--machine", "m", "--generate", "--show", "--stdin"}, "not both"},
 		{[]string{"admin", "grant", "--batch-user", "p", "--role", "r"}, "no realm is given"},

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"batchwarden/vault/admin"
+	"batchwarden/vault/documents"
 )
 
 func (a *app) batchUserCommand(f *adminFlags) *cobra.Command {
@@ -54,7 +55,7 @@ func (s *secretFlags) read(in io.Reader) ([]byte, error) {
 	case onTerminal(in):
 		return nil, usage("the standard input is a terminal, which would show the password; pipe it in, or use --generate")
 	}
-	secret, err := io.ReadAll(io.LimitReader(in, admin.MaxPassword+3))
+	secret, err := io.ReadAll(io.LimitReader(in, documents.MaxPassword+3))
 	if err != nil {
 		return nil, fmt.Errorf("the password cannot be read: %w", err)
 	}

@@ -63,7 +63,7 @@ func deletions(t *testing.T, newSource NewSource) {
 	// A deletion that is set for later is none before its time.
 	write(meta+"ahead", map[string]any{"delete_version_after": "1h"})
 	must(t, s.PutBatchUser(ctx, m.scope(), "ahead", user("ahead")))
-	write(meta+"soon", map[string]any{"delete_version_after": "2s"})
+	write(meta+"soon", map[string]any{"delete_version_after": "8s"}) // time enough for a look on a busy machine
 	must(t, s.PutBatchUser(ctx, m.scope(), "soon", user("soon")))
 	m.syncOK()
 	m.holds("batch_users/ahead", "batch_users/soon", "batch_users/u00", "batch_users/u01", "batch_users/u02", "policies/opcon")

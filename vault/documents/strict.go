@@ -1,4 +1,4 @@
-package remote
+package documents
 
 import (
 	"bytes"
@@ -12,8 +12,12 @@ import (
 	"unicode"
 )
 
-// maxDepth bounds what a batch user's document nests; the contract's needs three.
-const maxDepth = 16
+const (
+	maxDepth = 16   // of what a batch user's document nests; the contract's needs three
+	maxText  = 256  // octets of a name of an account and the like
+	maxLong  = 1024 // of what a realm calls something
+	maxList  = 1000 // members or elements of any one map or list
+)
 
 // object is a JSON object in which no member comes twice. Values are string,
 // bool, json.Number, nil, []any and object.
@@ -56,7 +60,7 @@ func parseValue(d *json.Decoder, depth int) (any, error) {
 			}
 			name, _ := key.(string) // the decoder lets nothing else be a name
 			if _, twice := o[name]; twice {
-				return nil, fmt.Errorf("%q comes twice", clean(name))
+				return nil, fmt.Errorf("%.100q comes twice", name)
 			}
 			if o[name], err = parseValue(d, depth+1); err != nil {
 				return nil, err
@@ -92,7 +96,13 @@ func newFields(o object) *fields {
 }
 
 func (f *fields) fault(name, format string, args ...any) {
-	*f.faults = append(*f.faults, clean(f.place+name)+": "+fmt.Sprintf(format, args...))
+	*f.faults = append(*f.faults, shown(f.place+name)+": "+fmt.Sprintf(format, args...))
+}
+
+// shown is a name as a terminal and a log can show it.
+func shown(name string) string {
+	quoted := fmt.Sprintf("%.100q", name)
+	return quoted[1 : len(quoted)-1]
 }
 
 // err is all faults, after every member that nobody took was found to be one.
@@ -222,17 +232,14 @@ func (f *fields) inner(name string) *fields {
 	return &fields{place: f.place + name + ".", o: o, faults: f.faults, taken: map[string]bool{}}
 }
 
-// most is how many members or elements are taken of any one map or list.
-const most = 1000
-
 // texts takes an object of strings. Empty ones count as not given.
 func (f *fields) texts(name string) map[string]string {
 	in := f.inner(name)
 	if in == nil {
 		return nil
 	}
-	if len(in.o) > most {
-		f.fault(name, "more than %d members", most)
+	if len(in.o) > maxList {
+		f.fault(name, "more than %d members", maxList)
 		return nil
 	}
 	m := map[string]string{}
@@ -240,7 +247,7 @@ func (f *fields) texts(name string) map[string]string {
 		if ignored(key) {
 			continue
 		}
-		if s := in.text(key, 1024); s != "" {
+		if s := in.text(key, maxLong); s != "" {
 			m[key] = s
 		}
 	}
@@ -253,8 +260,8 @@ func (f *fields) lists(name string) map[string][]string {
 	if in == nil {
 		return nil
 	}
-	if len(in.o) > most {
-		f.fault(name, "more than %d members", most)
+	if len(in.o) > maxList {
+		f.fault(name, "more than %d members", maxList)
 		return nil
 	}
 	m := map[string][]string{}
@@ -264,13 +271,13 @@ func (f *fields) lists(name string) map[string][]string {
 		}
 		v, _ := in.take(key)
 		list, ok := v.([]any)
-		if !ok || len(list) > most {
-			in.fault(key, "must be a list of at most %d strings", most)
+		if !ok || len(list) > maxList {
+			in.fault(key, "must be a list of at most %d strings", maxList)
 			continue
 		}
 		m[key] = []string{}
 		for _, e := range list {
-			m[key] = append(m[key], in.checked(key, e, 1024))
+			m[key] = append(m[key], in.checked(key, e, maxLong))
 		}
 	}
 	return m

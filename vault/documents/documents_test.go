@@ -1,4 +1,4 @@
-package remote
+package documents
 
 import (
 	"encoding/json"
@@ -36,7 +36,7 @@ func TestParseBatchUser(t *testing.T) {
 			snapshot.BatchUser{Username: "u", Platform: "unix", Kind: "password", Launch: true}, strings.Repeat("é", 512)},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, pw, err := parseBatchUser([]byte(c.text), "unix")
+			got, pw, err := ParseBatchUser([]byte(c.text), "unix")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -94,7 +94,7 @@ func TestParseBatchUserRefuses(t *testing.T) {
 		"a_deep_one":            {member(`"x_a":` + strings.Repeat("[", 100) + strings.Repeat("]", 100)), "nested deeper"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			u, pw, err := parseBatchUser([]byte(c.text), "unix")
+			u, pw, err := ParseBatchUser([]byte(c.text), "unix")
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Fatalf("got %v, %v; want a refusal with %q", u, err, c.want)
 			}
@@ -103,7 +103,7 @@ func TestParseBatchUserRefuses(t *testing.T) {
 			}
 		})
 	}
-	_, _, err := parseBatchUser([]byte(`{"kind":"key","b":1,"a":1}`), "unix")
+	_, _, err := ParseBatchUser([]byte(`{"kind":"key","b":1,"a":1}`), "unix")
 	if err == nil || strings.Count(err.Error(), ";") != 3 {
 		t.Errorf("got %v; want four faults together", err)
 	}
@@ -129,7 +129,7 @@ func TestParsePolicy(t *testing.T) {
 		"too_long":       {text: `{"model":"opcon","x":"` + strings.Repeat("x", 10<<20) + `"}`, want: "longer than"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			model, parts, err := parsePolicy([]byte(c.text))
+			model, parts, err := ParsePolicy([]byte(c.text))
 			if c.want == "" && (err != nil || model != c.model || len(parts) != c.parts) {
 				t.Errorf("got %q, %v, %v", model, parts, err)
 			}
@@ -142,12 +142,12 @@ func TestParsePolicy(t *testing.T) {
 
 func TestGoodName(t *testing.T) {
 	for _, good := range []string{"payroll", "A-1_b.c", strings.Repeat("x", 61), "..."} {
-		if !goodName(good) {
+		if !GoodName(good) {
 			t.Errorf("%q was refused", good)
 		}
 	}
 	for _, bad := range []string{"", ".", "..", "a/b", "a b", "é", strings.Repeat("x", 62), "a\n", "parts/"} {
-		if goodName(bad) {
+		if GoodName(bad) {
 			t.Errorf("%q was taken", bad)
 		}
 	}
@@ -156,7 +156,7 @@ func TestGoodName(t *testing.T) {
 func FuzzParseBatchUser(f *testing.F) {
 	f.Add([]byte(`{"username":"u","password":"p","names":{"a":"b"},"services":{"a":["b"]},"source":{"path":""}}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		u, pw, err := parseBatchUser(text, "unix")
+		u, pw, err := ParseBatchUser(text, "unix")
 		if err != nil {
 			if u != nil || pw != nil {
 				t.Fatal("a refused document gave something")
