@@ -89,6 +89,7 @@ type many struct {
 	versions map[string]int
 	root     *http.Client
 	lsam     *http.Client
+	heard    uint64 // the last event
 }
 
 // measureMany puts n credentials into the bed's Vault and measures what the
@@ -191,20 +192,6 @@ func (m *many) firstSync() error {
 	return nil
 }
 
-// complete waits until the daemon has everything. A machine that is busy takes
-// its time.
-func (m *many) complete() error {
-	for deadline := time.Now().Add(5 * time.Minute); ; time.Sleep(10 * time.Millisecond) {
-		s, err := m.Status()
-		if err == nil && s.State == wire.StateOnline && s.BatchUsers.Total == len(m.names)+2 { // payroll and reports
-			return nil
-		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("the first sync does not end: %+v, %+v, %w", s.BatchUsers, s.Sync, err)
-		}
-	}
-}
-
 // bareRead reads every document over connections of its own, and looks at none.
 func (m *many) bareRead() (time.Duration, error) {
 	var login [2]string
@@ -252,22 +239,6 @@ func (m *many) bareRead() (time.Duration, error) {
 	return time.Since(begun), err
 }
 
-// polled waits for an attempt that began after the time, and wants it well.
-func (m *many) polled(after time.Time) (wire.Sync, error) {
-	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
-		s, err := m.Status()
-		if err != nil {
-			return wire.Sync{}, err
-		}
-		if s.Sync.LastAttempt.After(after) && s.Sync.Outcome == "ok" {
-			return s.Sync, nil
-		}
-		if time.Now().After(deadline) {
-			return s.Sync, fmt.Errorf("no poll: %+v", s.Sync)
-		}
-	}
-}
-
 // poll counts what is asked when nothing has changed.
 func (m *many) poll() error {
 	if _, err := m.polled(time.Now()); err != nil { // which has the index from now on
@@ -278,30 +249,16 @@ func (m *many) poll() error {
 	return err
 }
 
-// brought is when the first poll after that one began that brought something. It
-// is told a moment after what it brought is in force.
-func (m *many) brought(after time.Time) (time.Time, error) {
-	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
-		s, err := m.Status()
-		if err != nil {
-			return time.Time{}, err
-		}
-		if s.Sync.Changed > 0 && s.Sync.LastAttempt.After(after) {
-			return s.Sync.LastAttempt, nil
-		}
-		if time.Now().After(deadline) {
-			return time.Time{}, fmt.Errorf("no poll says that it changed anything: %+v", s.Sync)
-		}
-	}
-}
-
 // change measures how long a new password takes.
 func (m *many) change() error {
 	var work, whole []time.Duration
 	for range 5 {
 		name := m.names[0]
-		before, err := m.Status()
+		before, err := m.status()
 		if err != nil {
+			return err
+		}
+		if err := m.caughtUp(); err != nil {
 			return err
 		}
 		if err := m.put(name); err != nil {
@@ -311,19 +268,18 @@ func (m *many) change() error {
 			return err
 		}
 		changed := time.Now()
-		for deadline := changed.Add(patience); ; time.Sleep(time.Millisecond) {
-			var u wire.BatchUser
-			if err := get(m.root, "/v1/batch-users/"+name, &u); err != nil {
-				return err
-			}
-			if u.Version == int64(m.versions[name]) {
-				break
-			}
-			if time.Now().After(deadline) {
-				return fmt.Errorf("%s is still version %d", name, u.Version)
-			}
+		err = m.told(func(e wire.Event) bool { return e.BatchUser == name && e.Version == int64(m.versions[name]) })
+		if err != nil {
+			return err
 		}
 		there := time.Now()
+		var u wire.BatchUser
+		if err := get(m.root, "/v1/batch-users/"+name, &u); err != nil {
+			return err
+		}
+		if u.Version != int64(m.versions[name]) {
+			return fmt.Errorf("%s is version %d, and said to be %d", name, u.Version, m.versions[name])
+		}
 		began, err := m.brought(before.Sync.LastAttempt)
 		if err != nil {
 			return err
