@@ -212,32 +212,20 @@ func dup(c syscall.Conn, name string) (*os.File, error) {
 
 // sendFiles sends data, or the first part of it, with the descriptors, and returns how much went.
 func sendFiles(c *net.UnixConn, data []byte, files []syscall.Conn) (n int, err error) {
-	// Duplicates, so that closing a file elsewhere cannot turn its number into another file on the way. Their
-	// descriptors are read by Control: Fd would change the state that both ends share.
-	fds := make([]int, 0, len(files))
-	defer func() {
-		for _, fd := range fds {
-			_ = unix.Close(fd)
-		}
-	}()
-	for _, f := range files {
-		rc, err := f.SyscallConn()
-		if err != nil {
-			return 0, err
-		}
-		var dupErr error
-		err = rc.Control(func(old uintptr) {
-			fd, err := unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 3)
-			if dupErr = err; err == nil {
-				fds = append(fds, fd)
-			}
-		})
-		if err := errors.Join(err, dupErr); err != nil {
-			return 0, err
-		}
-	}
-	n, _, err = c.WriteMsgUnix(data, unix.UnixRights(fds...), nil)
+	err = lend(files, nil, func(fds []int) (err error) {
+		n, _, err = c.WriteMsgUnix(data, unix.UnixRights(fds...), nil)
+		return err
+	})
 	return n, err
+}
+
+// lend lends out the descriptors of all files, after those in fds. Nobody can close them meanwhile, and turn their
+// numbers into other files.
+func lend[F File](files []F, fds []int, use func(fds []int) error) error {
+	if len(files) == 0 {
+		return use(fds)
+	}
+	return control(files[0], func(fd int) error { return lend(files[1:], append(fds, fd), use) })
 }
 
 // controlRoom is the room for so many descriptors that come at once, and perhaps for one more.
@@ -252,6 +240,7 @@ func receiveFiles(c *net.UnixConn, data []byte, limit int) (n int, files []*os.F
 // error, with those that had room.
 func receive(c *net.UnixConn, data, oob []byte) (n int, files []*os.File, err error) {
 	n, oobn, flags, _, err := c.ReadMsgUnix(data, oob)
+	n = max(n, 0) // it is the system call's -1 on an error, and no reader may return that
 	if n == 0 && len(data) > 0 && (err == nil || errors.Is(err, io.EOF)) {
 		err = io.EOF // itself, as any reader's
 	}

@@ -13,7 +13,7 @@ import (
 
 func checkStream(f File, own []string) error {
 	return control(f, func(fd int) error {
-		kind, err := kindOf(fd)
+		kind, _, err := kindOf(fd)
 		switch {
 		case err != nil:
 			return err
@@ -28,21 +28,20 @@ func checkStream(f File, own []string) error {
 	})
 }
 
-// kindOf is the type of the file that can be used through fd.
-func kindOf(fd int) (uint32, error) {
-	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
-	if err != nil {
-		return 0, fmt.Errorf("%w: %w", ErrKind, err)
+// kindOf is the type of the file that can be used through fd, and how that was opened.
+func kindOf(fd int) (kind uint32, flags int, err error) {
+	if flags, err = unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0); err != nil {
+		return 0, 0, fmt.Errorf("%w: %w", ErrKind, err)
 	}
 	if flags&unix.O_PATH != 0 {
-		return 0, fmt.Errorf("%w: opened without access (O_PATH)", ErrKind)
+		return 0, 0, fmt.Errorf("%w: opened without access (O_PATH)", ErrKind)
 	}
 	// Without asking: a file system in user space (FUSE) or on the network could take for ever to answer.
 	var st unix.Statx_t
 	if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_TYPE, &st); err != nil {
-		return 0, fmt.Errorf("%w: its type is not known: %w", ErrKind, err)
+		return 0, 0, fmt.Errorf("%w: its type is not known: %w", ErrKind, err)
 	}
-	return uint32(st.Mode) & unix.S_IFMT, nil
+	return uint32(st.Mode) & unix.S_IFMT, flags, nil
 }
 
 // notOurs refuses a socket with one of these names at either end.
@@ -65,19 +64,10 @@ func pack(files []*os.File) (_ *os.File, err error) {
 		return nil, fmt.Errorf("localsock: %w", os.NewSyscallError("socketpair", err))
 	}
 	defer unix.Close(pair[1])
-	fds := make([]int, 0, len(files))
-	// Held open by Control while they are sent.
-	var with func(rest []*os.File) error
-	with = func(rest []*os.File) error {
-		if len(rest) == 0 {
-			return unix.Sendmsg(pair[1], []byte{byte(len(fds))}, unix.UnixRights(fds...), nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
-		}
-		return control(rest[0], func(fd int) error {
-			fds = append(fds, fd)
-			return with(rest[1:])
-		})
-	}
-	if err := with(files); err != nil {
+	err = lend(files, nil, func(fds []int) error {
+		return unix.Sendmsg(pair[1], []byte{byte(len(fds))}, unix.UnixRights(fds...), nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
+	})
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("localsock: the descriptors cannot be passed on: %w", err), unix.Close(pair[0]))
 	}
 	return os.NewFile(uintptr(pair[0]), "descriptors"), nil
@@ -91,13 +81,9 @@ type outlet struct {
 func newOutlet(f *os.File, own []string) (*Outlet, error) {
 	o := &Outlet{outlet{file: f}}
 	err := control(f, func(fd int) error {
-		kind, err := kindOf(fd)
+		kind, flags, err := kindOf(fd)
 		if err != nil {
 			return err
-		}
-		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
-		if err != nil {
-			return fmt.Errorf("%w: %w", ErrKind, err)
 		}
 		switch {
 		case flags&unix.O_ACCMODE == unix.O_RDONLY:
@@ -108,9 +94,10 @@ func newOutlet(f *os.File, own []string) (*Outlet, error) {
 		case kind != unix.S_IFSOCK:
 			return fmt.Errorf("%w: neither a pipe nor a socket", ErrKind)
 		}
-		domain, domainErr := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+		at, atErr := unix.Getsockname(fd)
+		_, local := at.(*unix.SockaddrUnix)
 		style, styleErr := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
-		if domainErr != nil || styleErr != nil || domain != unix.AF_UNIX || style != unix.SOCK_STREAM {
+		if atErr != nil || styleErr != nil || !local || style != unix.SOCK_STREAM {
 			return fmt.Errorf("%w: a socket, but not a Unix stream socket", ErrKind)
 		}
 		return notOurs(fd, own)
@@ -156,21 +143,38 @@ func (o *Outlet) write(secret Secret) error {
 	return err
 }
 
-// intoPipe writes by way of a pipe of our own, whose content the kernel then moves. A write to the other pipe itself
-// waits for room unless O_NONBLOCK is set, and who passed it can clear that, and fill the pipe, at any moment.
+// intoPipe writes without waiting for room, whether or not O_NONBLOCK is set: who passed the pipe can clear that, and
+// fill the pipe, at any moment.
 func intoPipe(fd int, secret []byte) error {
 	if len(secret) == 0 {
 		return nil
 	}
+	if len(secret) > pipeBuf {
+		return unix.EMSGSIZE
+	}
+	for {
+		const here = -1 // a pipe has no places
+		n, err := unix.Pwritev2(fd, [][]byte{secret}, here, unix.RWF_NOWAIT)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOSYS):
+			return throughPipe(fd, secret) // Linux before 6.4
+		case err == nil && n != len(secret):
+			return io.ErrShortWrite
+		default:
+			return err
+		}
+	}
+}
+
+// throughPipe is intoPipe by way of a pipe of our own, whose content the kernel then moves.
+func throughPipe(fd int, secret []byte) error {
 	var own [2]int
 	if err := unix.Pipe2(own[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
 		return os.NewSyscallError("pipe2", err)
 	}
 	defer unix.Close(own[0])
 	defer unix.Close(own[1])
-	if len(secret) > pipeBuf {
-		return unix.EMSGSIZE
-	}
 	if n, err := unix.Write(own[1], secret); err != nil || n != len(secret) {
 		return errors.Join(io.ErrShortWrite, err)
 	}
@@ -233,6 +237,16 @@ func move(to, pipe *os.File) (moved int64, err error) {
 		return moved + rest, err
 	}
 	return moved, err
+}
+
+// waiting says whether something has come that was not read yet.
+func waiting(f File) (some bool) {
+	_ = control(f, func(fd int) error { // a connection that cannot be asked cannot be read either
+		n, _, err := unix.Recvfrom(fd, make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		some = err == nil && n > 0
+		return nil
+	})
+	return some
 }
 
 // control lends out the descriptor, which stays open meanwhile, without changing its flags.

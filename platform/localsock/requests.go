@@ -15,8 +15,10 @@ import (
 //	files := c.Begin() // they are the caller's now
 //	defer c.End()
 //
-// Descriptors that come at another place, more of them than the limit, or some before the request ahead of them was
-// answered, break the connection: nobody could say what they belong to. None is ever left open.
+// Descriptors that come in the middle of a request, more of them than the limit, or a further request before one that
+// brought descriptors was answered, break the connection: nobody should have to say what they belong to. None is ever
+// left open. (Of several requests in one packet only the whole is looked at: descriptors that come later in the last of
+// them are taken for that request's.)
 type Requests struct {
 	*net.UnixConn
 	limit int
@@ -24,6 +26,8 @@ type Requests struct {
 
 	mu     sync.Mutex // guards the rest
 	fresh  bool       // the last request was handled, and of the next one no octet was read yet
+	soon   bool       // the one that is being handled is answered soon
+	brings bool       // the one that is being handled brought descriptors, and nothing was answered yet
 	closed bool
 	files  []*os.File // of the request that is being read
 	err    error      // what broke the connection
@@ -64,13 +68,16 @@ func (c *Requests) discard(files []*os.File) {
 // request's: the kernel would join the end of one request and the begin of the next, and its descriptors.
 func (c *Requests) Read(b []byte) (int, error) {
 	c.mu.Lock()
-	fresh, err, oob := c.fresh, c.err, c.oob
+	fresh, soon, err, oob := c.fresh, c.soon, c.err, c.oob
 	if c.closer != nil && c.closer.Full(c.owner) {
 		oob = nil // without room for them the kernel lets go of them
 	}
 	c.mu.Unlock()
 	if err != nil || len(b) == 0 {
 		return 0, err
+	}
+	if soon && len(b) == 1 {
+		return 0, nil
 	}
 	if fresh {
 		b = b[:1]
@@ -90,10 +97,24 @@ func (c *Requests) Read(b []byte) (int, error) {
 		c.err = err
 		return 0, err
 	}
+	if n > 0 && len(b) == 1 && !fresh && c.brings { // net/http looks whether the caller has gone
+		c.err = errAhead
+		return 0, c.err
+	}
 	if n > 0 {
 		c.fresh = false
 	}
 	return n, err
+}
+
+var errAhead = fmt.Errorf("%w: a request came before the one with descriptors was answered", ErrFrame)
+
+// Write answers the request that is being handled.
+func (c *Requests) Write(b []byte) (int, error) {
+	c.mu.Lock()
+	c.brings = false
+	c.mu.Unlock()
+	return c.UnixConn.Write(b)
 }
 
 // accept takes descriptors in for the request that begins. The caller holds mu.
@@ -116,15 +137,26 @@ func (c *Requests) Begin() []*os.File {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	files := c.files
-	c.files, c.fresh = nil, false
+	c.files, c.fresh, c.brings = nil, false, len(files) > 0
 	return files
+}
+
+// Soon says that the request whose handling has begun will be answered at once. Until its end a Read of a single octet
+// returns none, and no error: net/http asks for one to learn, in a goroutine of its own, that the caller has gone.
+func (c *Requests) Soon() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.soon = true
 }
 
 // End says that the request has been handled and all of it was read: what comes now is the next one.
 func (c *Requests) End() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.fresh = true
+	if c.brings && c.err == nil && waiting(c.UnixConn) {
+		c.err = errAhead
+	}
+	c.fresh, c.soon, c.brings = true, false, false
 }
 
 // Close closes the connection, and the descriptors of a request that was not handled.
