@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -8,50 +9,43 @@ import (
 	"net/http"
 	"regexp"
 	"strings"
-	"time"
 
 	"batchwarden/ipc/wire"
 )
 
 // read parses the request's body into v: one JSON object, no unknown member,
 // nothing after it. The problem names the member at fault.
-//
-// The time to send it is bounded, and the bound is lifted again afterwards:
-// net/http keeps reading while the call is answered, to notice that the caller
-// has gone, and would take an expired bound for that.
 func (c *call) read(v any) error {
-	timing := http.NewResponseController(c.w)
-	if err := timing.SetReadDeadline(time.Now().Add(bodyTime)); err != nil {
-		return fmt.Errorf("deadline: %w", err)
-	}
 	if err := parse(c.r.Body, v); err != nil {
 		return err
-	}
-	if err := timing.SetReadDeadline(time.Time{}); err != nil {
-		return fmt.Errorf("deadline: %w", err)
 	}
 	return nil
 }
 
-// parse reads one JSON object, no unknown member, nothing after it.
+// readSoon is read for a call that is answered in no time: nobody looks
+// meanwhile whether the caller has gone, which costs as much as the answer.
+func (c *call) readSoon(v any) error {
+	if c.requests != nil {
+		c.requests.Soon()
+	}
+	return c.read(v)
+}
+
+// parse reads one JSON object, no unknown member and none twice, nothing after it.
 func parse(from io.Reader, v any) *wire.Problem {
-	d := json.NewDecoder(from)
+	text, err := io.ReadAll(from)
+	if err != nil {
+		return badBody(err)
+	}
+	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
 	if err := d.Decode(v); err != nil {
 		return badBody(err)
 	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		if tooLarge(err) {
-			return badBody(err)
-		}
+	if n := d.InputOffset(); len(bytes.TrimLeft(text[n:], " \t\r\n")) > 0 {
 		return wire.Invalid("", "something follows the JSON object")
 	}
-	return nil
-}
-
-func tooLarge(err error) bool {
-	var large *http.MaxBytesError
-	return errors.As(err, &large)
+	return exact(text)
 }
 
 var unknownField = regexp.MustCompile(`^json: unknown field "(.*)"$`)

@@ -31,7 +31,7 @@ func (s *Server) authorize(c *call) error {
 		return err
 	}
 	var body wire.Authorize
-	if err := c.read(&body); err != nil {
+	if err := c.readSoon(&body); err != nil {
 		return err
 	}
 	return c.reply(s.broker.Authorize(c.r.Context(), c.peer, &body, explain))
@@ -160,6 +160,9 @@ func (c *call) reply(v any, err error) error {
 
 // flag reads a query member that is 1, 0 or absent.
 func (c *call) flag(name string) (bool, error) {
+	if c.r.URL.RawQuery == "" {
+		return false, nil
+	}
 	switch c.r.URL.Query().Get(name) {
 	case "", "0":
 		return false, nil

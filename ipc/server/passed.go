@@ -58,6 +58,8 @@ func (s *Server) retrieveTo(c *call, body *wire.Retrieve) error {
 		problem.Field = ""
 		return problem
 	}
+	// Of that kind: closing it waits for nobody.
+	defer func() { c.files = closed(c.files) }()
 	outlet.Await(retrieveTime)
 	tried := false
 	err = s.broker.Retrieve(c.r.Context(), c.peer, c.r.PathValue("name"), body, func(about wire.Secret, password *lockmem.Buffer) error {
@@ -75,6 +77,14 @@ func (s *Server) retrieveTo(c *call, body *wire.Retrieve) error {
 		return wire.Invalid("", "the password could not be written to the descriptor that came with the request: "+err.Error())
 	}
 	return err
+}
+
+// closed closes the files here and now.
+func closed(files []*os.File) []*os.File {
+	for _, f := range files {
+		_ = f.Close() // it was only written to, and that is over
+	}
+	return nil
 }
 
 // setAbout says what goes with a password.

@@ -21,7 +21,7 @@ const retrieveTime = time.Second
 // it is closed.
 func (s *Server) retrieve(c *call) error {
 	var body wire.Retrieve
-	if err := c.read(&body); err != nil {
+	if err := c.readSoon(&body); err != nil {
 		return err
 	}
 	if len(c.files) > 0 {

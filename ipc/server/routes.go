@@ -91,10 +91,8 @@ func (c *call) end() {
 	}
 	c.requests.Discard(c.files) // somewhere else: that can take as long as whoever serves the files likes
 	// A caller who asks before it sends its body is not told to send it now.
-	if c.r.ContentLength != 0 && c.r.Header.Get("Expect") == "" && c.conn.SetReadDeadline(time.Now().Add(bodyTime)) == nil {
-		// What cannot be read ends the connection.
-		_, _ = io.Copy(io.Discard, c.r.Body)
-		_ = c.conn.SetReadDeadline(time.Time{}) // it fails on a closed connection only
+	if c.r.ContentLength != 0 && c.r.Header.Get("Expect") == "" {
+		_, _ = io.Copy(io.Discard, c.r.Body) // what cannot be read ends the connection
 	}
 	c.requests.End()
 }
@@ -111,10 +109,6 @@ func (s *Server) handle(r route) http.HandlerFunc {
 		c := &call{attested: req.Context().Value(connKey{}).(*attested), w: w, r: req}
 		c.begin()
 		defer c.end()
-		if err := c.extend(wire.MaxWait + answerTime); err != nil {
-			s.log.Debug("no deadline on this connection", "err", err)
-			return
-		}
 		if c.err != nil {
 			s.log.Warn("caller not attested", "err", c.err)
 			s.fail(c, wire.NewProblem(wire.CallerUnknown, "the system could not attest this connection"))

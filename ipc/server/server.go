@@ -24,7 +24,7 @@ import (
 // holds nothing but its own connection, and not for ever.
 const (
 	headerTime = 5 * time.Second
-	bodyTime   = 15 * time.Second
+	bodyTime   = 15 * time.Second // from the request's first octet; net/http lifts the bound once the body was read
 	answerTime = 30 * time.Second // on top of what the request asked to wait
 	idleTime   = 2 * time.Minute
 	maxHeader  = 16 << 10
@@ -75,6 +75,8 @@ func New(b Broker, log *slog.Logger) *Server {
 	s.http = &http.Server{
 		Handler:           s.routes(),
 		ReadHeaderTimeout: headerTime,
+		ReadTimeout:       bodyTime,
+		WriteTimeout:      wire.MaxWait + answerTime,
 		IdleTimeout:       idleTime,
 		MaxHeaderBytes:    maxHeader,
 		ConnContext:       connContext,
