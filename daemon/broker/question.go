@@ -123,18 +123,7 @@ func parseRequest(q ask) (policy.Request, *wire.Problem) {
 	if q.action == "" {
 		q.action = "launch"
 	}
-	if len(q.object) == 0 {
-		q.object = json.RawMessage("{}")
-	}
-	text, err := json.Marshal(struct {
-		Subject wire.Subject    `json:"subject"`
-		Action  string          `json:"action"`
-		Object  json.RawMessage `json:"object"`
-	}{q.subject, q.action, q.object})
-	if err != nil {
-		return policy.Request{}, wire.Invalid("object", "object is not JSON")
-	}
-	request, err := policy.ParseRequest(text)
+	request, err := policy.NewRequest(policy.Subject(q.subject), q.action, q.object)
 	if err != nil {
 		return policy.Request{}, invalid(err)
 	}

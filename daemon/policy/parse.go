@@ -48,6 +48,31 @@ func ParseRequest(data []byte) (Request, error) {
 	return r, nil
 }
 
+// NewRequest makes the request that ParseRequest reads of a JSON text with
+// these members. An empty object is the one without members.
+func NewRequest(s Subject, action string, object []byte) (r Request, err error) {
+	p := reader{}
+	p.checked("subject.user", s.User)
+	if len(s.Roles) > MaxList {
+		p.fail("subject.roles", "has more than %d elements", MaxList)
+	}
+	for i, role := range s.Roles {
+		p.checked("subject.roles["+strconv.Itoa(i)+"]", role)
+	}
+	p.checked("subject.by", s.By)
+	p.checked("action", action)
+	if p.err != nil {
+		return Request{}, p.err
+	}
+	if len(object) > 0 {
+		if r.Object, err = ParseObject(object); err != nil {
+			return Request{}, err
+		}
+	}
+	r.Subject, r.Action = s, action
+	return r, nil
+}
+
 // ParseSubject reads the subject alone.
 func ParseSubject(data []byte) (Subject, error) {
 	return parse(data, func(p *reader) Subject { return p.subject("subject") })
@@ -152,9 +177,16 @@ func (p *reader) list(field string, read func(field string)) {
 
 func (p *reader) text(field string) string {
 	s, ok := p.token(field).(string)
-	switch {
-	case !ok:
+	if !ok {
 		p.fail(field, "must be a text")
+		return s
+	}
+	return p.checked(field, s)
+}
+
+// checked is a text that a request may have.
+func (p *reader) checked(field, s string) string {
+	switch {
 	case len(s) > MaxText:
 		p.fail(field, "is %d bytes, at most %d", len(s), MaxText)
 	case strings.IndexByte(s, 0) >= 0:
