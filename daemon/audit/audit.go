@@ -8,6 +8,7 @@
 package audit
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -34,6 +35,8 @@ type Log struct {
 
 	// Guards what is below.
 	mu      sync.Mutex
+	line    bytes.Buffer // of the record that is being written
+	encoder *json.Encoder
 	file    *os.File
 	size    int64
 	broken  error // for good
@@ -52,7 +55,9 @@ func Open(file string, every time.Duration) (*Log, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("audit: %w", err), f.Close())
 	}
-	return &Log{always: every == 0, every: every, wake: make(chan struct{}, 1), file: f, size: size}, nil
+	l := &Log{always: every == 0, every: every, wake: make(chan struct{}, 1), file: f, size: size}
+	l.encoder = json.NewEncoder(&l.line)
+	return l, nil
 }
 
 // endLine appends a newline when the file does not end in one, and returns
@@ -81,21 +86,22 @@ func (l *Log) Append(r *Record) error {
 	if r.Time.IsZero() {
 		r.Time = time.Now().UTC()
 	}
-	line, err := json.Marshal(r)
-	if err != nil {
-		return fmt.Errorf("%w: record %q: %w", ErrUnavailable, r.Kind, err)
-	}
-	if len(line) > maxRecord {
-		return fmt.Errorf("%w: record %q of %d octets, at most %d", ErrUnavailable, r.Kind, len(line), maxRecord)
-	}
-	return l.write(append(line, '\n'))
-}
-
-// write puts a whole line into the file or nothing. This is where records
-// will be chained to one another.
-func (l *Log) write(line []byte) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.line.Reset()
+	if err := l.encoder.Encode(r); err != nil {
+		return fmt.Errorf("%w: record %q: %w", ErrUnavailable, r.Kind, err)
+	}
+	if n := l.line.Len() - len("\n"); n > maxRecord {
+		l.line = bytes.Buffer{}
+		return fmt.Errorf("%w: record %q of %d octets, at most %d", ErrUnavailable, r.Kind, n, maxRecord)
+	}
+	return l.write(l.line.Bytes())
+}
+
+// write puts a whole line into the file or nothing. It needs l.mu. This is
+// where records will be chained to one another.
+func (l *Log) write(line []byte) error {
 	if l.broken != nil {
 		return fmt.Errorf("%w: %w", ErrUnavailable, l.broken)
 	}
