@@ -303,13 +303,27 @@ func newClock(log *slog.Logger) *refresh.Clock {
 		log.Warn("time asleep does not count where the clock was set back", "err", err)
 		return refresh.NewClock(time.Now, up, boot)
 	}
-	return refresh.NewClock(time.Now, func() time.Duration {
+	return refresh.NewClock(time.Now, seldom(time.Second, func() time.Duration {
 		d, err := boottime.Now()
 		if err != nil {
 			return 0 // it told a moment ago; and then nothing is added to the highest time seen
 		}
 		return d
-	}, boottime.Boot())
+	}), boottime.Boot())
+}
+
+// seldom is up for one goroutine at a time, which asks the system only when so much time has passed: every decision
+// wants to know. In between Go's own clock tells, without the system; a sleep of the machine shows that much later.
+func seldom(every time.Duration, up func() time.Duration) func() time.Duration {
+	var asked time.Time
+	var was time.Duration
+	return func() time.Duration {
+		passed := time.Since(asked)
+		if asked.IsZero() || passed >= every {
+			was, asked, passed = up(), time.Now(), 0
+		}
+		return was + passed
+	}
 }
 
 // scopes are where in Vault this machine looks, the nearest first.
