@@ -3,7 +3,7 @@
 // directory, and only the engines that batchwarden meets. It is no production
 // server: it holds its own unseal key.
 //
-// It says "ready <address>" on standard output once it answers.
+// It says "ready <address>" on standard output once it answers. "devserver proxy" is OpenBao's local proxy instead.
 package main
 
 import (
@@ -60,7 +60,7 @@ func main() {
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if o.parentDeath {
+	if o.parentDeath || flag.Arg(0) == "proxy" {
 		// The write end of this pipe is the parent's alone, so that it ends with
 		// the parent however that dies. PR_SET_PDEATHSIG would watch a thread.
 		var cancel context.CancelFunc
@@ -70,7 +70,11 @@ func main() {
 			cancel()
 		}()
 	}
-	if err := run(ctx, o); err != nil {
+	serve := func() error { return run(ctx, o) }
+	if flag.Arg(0) == "proxy" {
+		serve = func() error { return proxy(ctx, flag.Args()[1:]) }
+	}
+	if err := serve(); err != nil {
 		fmt.Fprintln(os.Stderr, "devserver:", err)
 		os.Exit(1)
 	}
