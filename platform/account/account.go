@@ -1,14 +1,21 @@
-// Package account looks up the accounts and groups of this machine.
+// Package account looks up the accounts and groups of this machine in its own files; package nss asks its resolver.
 package account
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 )
 
-// ErrMissing reports that the account or group does not exist, by the word of a resolver that could be asked. Every
-// other error of a look-up means that nobody knows: do not treat it as "does not exist".
-var ErrMissing = errors.New("does not exist")
+// Errors of look-ups. Every one but ErrMissing means that nobody knows: do not treat it as "does not exist".
+var (
+	// ErrMissing reports that the account or group does not exist, by the word of a resolver that could be asked.
+	ErrMissing = errors.New("does not exist")
+	// ErrSilent reports that what must be asked does not answer, or not in time.
+	ErrSilent = errors.New("does not answer")
+	// ErrChanged reports that an account is not what it was.
+	ErrChanged = errors.New("is not what it was")
+)
 
 // Account is what the system says about a name at one moment.
 type Account struct {
@@ -44,11 +51,27 @@ func (a Account) Equal(b Account) bool {
 		slices.Equal(a.GIDs(), b.GIDs())
 }
 
-// Resolver answers look-ups. Answers hold for the moment of the question only.
+// Resolver answers look-ups. Answers hold for the moment of the question only, and those of Lookup, ByUID and
+// GroupByName may be that of a question asked a few seconds ago.
 type Resolver interface {
 	Lookup(name string) (Account, error)
 	ByUID(uid uint32) (Account, error)
 	GroupByName(name string) (Group, error)
+	// Fresh is Lookup with nothing remembered.
+	Fresh(name string) (Account, error)
+}
+
+// Confirm asks anew whether a is still what it was when it was looked up: call it right before acting as the account.
+// The error is ErrChanged, ErrMissing, or that nobody knows.
+func Confirm(r Resolver, a Account) error {
+	now, err := r.Fresh(a.Name)
+	if err != nil {
+		return err
+	}
+	if !now.Equal(a) {
+		return fmt.Errorf("account: %q %w", a.Name, ErrChanged)
+	}
+	return nil
 }
 
 // Lookup returns the account of that name from the system's own files.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strconv"
 	"strings"
 )
@@ -14,9 +13,12 @@ import (
 // maxLine bounds a line of either file; a group of some ten thousand members fits.
 const maxLine = 1 << 20
 
-// Files is a resolver that reads the classic two files anew for each question. Lines that cannot be understood are
-// passed over, as the C library does; of two with the same name or number the first counts.
-type Files struct{ Passwd, Group string }
+// Files is a resolver that asks the classic two files at each question. Lines that cannot be understood are passed over,
+// as the C library does; of two with the same name or number the first counts.
+type Files struct {
+	Passwd, Group string
+	known         *texts // what was read before; nil: everything is read anew
+}
 
 var _ Resolver = Files{}
 
@@ -24,6 +26,9 @@ var _ Resolver = Files{}
 func (f Files) Lookup(name string) (Account, error) {
 	return f.find("account", strconv.Quote(name), func(fields []string) bool { return fields[0] == name })
 }
+
+// Fresh implements Resolver.
+func (f Files) Fresh(name string) (Account, error) { return f.Lookup(name) }
 
 // ByUID implements Resolver.
 func (f Files) ByUID(uid uint32) (Account, error) {
@@ -36,7 +41,7 @@ func (f Files) ByUID(uid uint32) (Account, error) {
 // GroupByName implements Resolver.
 func (f Files) GroupByName(name string) (Group, error) {
 	var found *Group
-	err := lines(f.Group, 4, func(fields []string) bool {
+	err := f.lines(f.Group, 4, func(fields []string) bool {
 		if gid, ok := number(fields[2]); ok && fields[0] == name {
 			found = &Group{GID: gid, Name: name}
 		}
@@ -53,7 +58,7 @@ func (f Files) GroupByName(name string) (Group, error) {
 
 func (f Files) find(what, who string, is func([]string) bool) (Account, error) {
 	var found *Account
-	err := lines(f.Passwd, 7, func(fields []string) bool {
+	err := f.lines(f.Passwd, 7, func(fields []string) bool {
 		if !is(fields) {
 			return true
 		}
@@ -81,7 +86,7 @@ func (f Files) groups(a *Account) error {
 	a.Groups = []Group{{GID: a.GID}}
 	seen := map[uint32]bool{a.GID: true}
 	named := false
-	err := lines(f.Group, 4, func(fields []string) bool {
+	err := f.lines(f.Group, 4, func(fields []string) bool {
 		gid, ok := number(fields[2])
 		if !ok {
 			return true
@@ -122,25 +127,31 @@ func number(s string) (uint32, bool) {
 	return uint32(n), err == nil && n != 1<<32-1
 }
 
-// lines calls f with the fields of each line that has at least n of them and a name, until f returns false.
-func lines(path string, n int, f func(fields []string) bool) error {
-	file, err := os.Open(path)
-	if err != nil {
-		return err
+// lines calls do with the fields of each line that has at least n of them and a name, until do returns false.
+func (f Files) lines(path string, n int, do func(fields []string) bool) error {
+	all, err := f.known.read(path)
+	for _, fields := range all {
+		if len(fields) >= n && !do(fields) {
+			return nil
+		}
 	}
-	defer file.Close()
+	return err
+}
+
+// parse returns the fields of all lines that have a name.
+func parse(file io.Reader) (all [][]string, err error) {
 	r := bufio.NewReaderSize(file, 64<<10)
 	var long []byte
 	for {
 		line, err := r.ReadSlice('\n')
 		if errors.Is(err, bufio.ErrBufferFull) {
 			if long = append(long, line...); len(long) > maxLine {
-				return fmt.Errorf("%s: a line is longer than %d octets", path, maxLine)
+				return nil, fmt.Errorf("a line is longer than %d octets", maxLine)
 			}
 			continue
 		}
 		if err != nil && !errors.Is(err, io.EOF) {
-			return err
+			return nil, err
 		}
 		if len(long) > 0 {
 			line = append(long, line...)
@@ -148,13 +159,11 @@ func lines(path string, n int, f func(fields []string) bool) error {
 		}
 		line = bytes.TrimSuffix(line, []byte("\n"))
 		// "+" and "-" begin the lines of NIS compatibility, which only its own resolver understands.
-		if len(line) > 0 && !bytes.ContainsAny(line[:1], "#+-:") && bytes.Count(line, []byte(":")) >= n-1 {
-			if !f(strings.Split(string(line), ":")) {
-				return nil
-			}
+		if len(line) > 0 && !bytes.ContainsAny(line[:1], "#+-:") {
+			all = append(all, strings.Split(string(line), ":"))
 		}
 		if err != nil {
-			return nil
+			return all, nil
 		}
 	}
 }
