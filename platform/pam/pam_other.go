@@ -1,0 +1,22 @@
+//go:build !linux && !windows
+
+package pam
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+)
+
+var errUnsupported = fmt.Errorf("pam: not built for this system yet: %w", errors.ErrUnsupported)
+
+type session struct{}
+
+func open(context.Context, string, Question) (*Session, error) { return nil, errUnsupported }
+
+func verify(context.Context, string, Question, *os.File) error { return errUnsupported }
+
+func (*session) hold(*os.File) error { return errUnsupported }
+
+func (*session) close() error { return errUnsupported }
