@@ -1,5 +1,5 @@
 # make demo    shows it work on this machine, from nothing      make test   tests everything
-# make build   the four programs, into build/bin                make help   the rest
+# make build   the five programs, into build/bin                make help   the rest
 
 GO ?= go
 export PATH := $(PATH):/usr/sbin:/sbin
@@ -24,10 +24,10 @@ S390X_TESTS := Golden|Head|Seal|Store|Rekey|Foreign|Apply|Open|Compaction|Swappe
 SOAK_TIME ?= 10m
 SOAK_SEED ?= 1
 
-.PHONY: help build devserver rootfs test test-s390x test-systemd vet race lint demo playground bench soak clean need-test need-systemd need-demo need-bench
+.PHONY: help build devserver rootfs test test-s390x test-systemd vet race lint demo playground bench soak clean need-build need-test need-systemd need-demo need-bench
 
 help:
-	@echo 'make build        batchwardend, batchwarden, batchwarden-launcher, batchwarden-sync into build/bin'
+	@echo 'make build        batchwardend, batchwarden, batchwarden-launcher, batchwarden-become, batchwarden-sync into build/bin'
 	@echo 'make demo         the whole path on a real server and real accounts, step by step; leaves nothing behind'
 	@echo 'make playground   the same set-up, kept until Ctrl-C, with commands to try'
 	@echo 'make test         everything, real server and real accounts included (as root; otherwise without those)'
@@ -39,9 +39,12 @@ help:
 	@echo 'make devserver    the Vault-compatible server for tests, into build/tools'
 	@echo 'make clean        removes build/'
 
-build:
+build: need-build
 	@mkdir -p build/bin
 	$(GOBUILD) -o build/bin/ $(COMMANDS:%=./daemon/cmd/%)
+	platform/launch/become/child/compile build/bin/batchwarden-become
+	platform/account/nss/helper/compile build/bin/batchwarden-nss
+	platform/pam/helper/compile build/bin/batchwarden-pam
 
 devserver: build/tools/devserver
 
@@ -115,7 +118,7 @@ build/tools/staticcheck: installer/tools/go.mod installer/tools/go.sum
 	cd installer/tools && CGO_ENABLED=0 $(GO) build -o ../../build/tools/staticcheck honnef.co/go/tools/cmd/staticcheck
 	@touch $@
 
-need-test need-systemd need-demo need-bench: need-%:
+need-build need-test need-systemd need-demo need-bench: need-%:
 	@installer/tools/need $*
 
 clean:

@@ -16,6 +16,9 @@ import (
 const layers = `
 platform/lockmem       :
 platform/account       :
+platform/account/nss   : platform/account
+platform/pam           :
+platform/trial         :
 platform/safefile      :
 platform/confine       :
 platform/service       :
@@ -28,7 +31,7 @@ platform/hostkey       : platform/lockmem platform/safefile
 platform/hostkey/mint  : platform/hostkey platform/lockmem platform/safefile
 platform/launch        : platform/account platform/localsock platform/peer
 platform/launch/become : platform/account
-platform/launch/keeper : platform/account platform/launch platform/launch/become platform/localsock platform/peer platform/safefile
+platform/launch/keeper : platform/account platform/launch platform/launch/become platform/localsock platform/pam platform/peer platform/safefile
 
 vault/snapshot :
 vault/documents : vault/snapshot
@@ -56,7 +59,7 @@ daemon                    : daemon/audit daemon/broker daemon/config daemon/poli
 
 daemon/cmd/batchwardend         : daemon daemon/config daemon/version daemon/policy daemon/policy/automic daemon/policy/stonebranch daemon/policy/opcon platform/service
 daemon/cmd/batchwarden          : daemon/config daemon/version daemon/policy daemon/policy/automic daemon/policy/stonebranch daemon/policy/opcon daemon/strict ipc/client ipc/wire platform/account platform/hostkey platform/hostkey/mint platform/lockmem vault/admin vault/documents vault/snapshot
-daemon/cmd/batchwarden-launcher : daemon/config daemon/limits daemon/version platform/account platform/launch/become platform/launch/keeper platform/service
+daemon/cmd/batchwarden-launcher : daemon/config daemon/limits daemon/version platform/account/nss platform/launch/become platform/launch/keeper platform/pam platform/service
 daemon/cmd/batchwarden-sync     : daemon/config vault/errand vault/remote vault/sealed vault/snapshot platform/confine platform/lockmem
 
 daemon/policy/policytest : daemon/policy
@@ -72,6 +75,7 @@ installer/bench          : installer/testbed ipc/wire platform/localsock platfor
 // start processes, and be other users.
 var testSupport = map[string]bool{
 	"platform/memscan":         false,
+	"platform/trial":           true,
 	"daemon/policy/policytest": false,
 	"vault/remote/remotetest":  false,
 	"vault/vaulttest":          true,

@@ -15,7 +15,7 @@ import (
 )
 
 // Programs are the ones that are installed.
-var Programs = []string{"batchwardend", "batchwarden", "batchwarden-launcher", "batchwarden-sync"}
+var Programs = []string{"batchwardend", "batchwarden", "batchwarden-launcher", "batchwarden-become", "batchwarden-sync"}
 
 // Top returns the directory of the module that the working directory lies in.
 func Top() (string, error) {
@@ -76,7 +76,7 @@ func newestSource(top string) (newest time.Time, err error) {
 			if d.IsDir() && (name == "testdata" || name == "devserver") {
 				return fs.SkipDir
 			}
-			if strings.HasSuffix(name, "_test.go") || !strings.HasSuffix(name, ".go") && name != "go.mod" {
+			if strings.HasSuffix(name, "_test.go") || !strings.HasSuffix(name, ".go") && name != "go.mod" && filepath.Base(filepath.Dir(path)) != "child" {
 				return nil
 			}
 			info, err := os.Stat(path)

@@ -13,6 +13,9 @@ const (
 	CodeRefused     = "limits.refused"
 	CodeMissing     = "account.missing"
 	CodeChanged     = "account.changed"
+	CodeLocked      = "account.locked"
+	CodeExpired     = "account.expired"
+	CodeLogon       = "logon.failed"
 	CodeConflict    = "id.conflict"
 	CodeUnknown     = "job.unknown"
 	CodeRunning     = "job.running"
@@ -62,6 +65,7 @@ type Spec struct {
 	Dir     string            `json:"dir,omitempty"` // empty: the account's home
 	Env     map[string]string `json:"env,omitempty"` // added to HOME USER LOGNAME SHELL PATH
 	Umask   *uint32           `json:"umask,omitempty"`
+	PAM     string            `json:"pam,omitempty"` // the service that is asked and has a session open while the job runs; empty: none
 
 	Stdio      string        `json:"stdio"`                 // StdioCapture, StdioNull or StdioPassed
 	CaptureMax int64         `json:"capture_max,omitempty"` // octets kept of each stream; 0 or more than the launcher's: its own

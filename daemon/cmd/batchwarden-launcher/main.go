@@ -14,9 +14,10 @@ import (
 	"batchwarden/daemon/config"
 	"batchwarden/daemon/limits"
 	"batchwarden/daemon/version"
-	"batchwarden/platform/account"
+	"batchwarden/platform/account/nss"
 	"batchwarden/platform/launch/become"
 	"batchwarden/platform/launch/keeper"
+	"batchwarden/platform/pam"
 	"batchwarden/platform/service"
 )
 
@@ -24,9 +25,6 @@ import (
 const exitConfig = 78
 
 func main() {
-	if become.Wanted(os.Args) {
-		become.Main()
-	}
 	file := flag.String("config", config.DefaultFile, "the configuration `file`")
 	limitsFile := flag.String("limits", config.DefaultLimitsFile, "the host owner's limits `file`")
 	show := flag.Bool("version", false, "print the version and exit")
@@ -59,7 +57,9 @@ func assemble(file, limitsFile string) (keeper.Config, error) {
 	if err != nil {
 		return keeper.Config{}, err
 	}
-	accounts := account.System()
+	self, selfErr := os.Executable()
+	beside := func(name string) string { return filepath.Join(filepath.Dir(self), name) }
+	accounts := nss.New(beside("batchwarden-nss"))
 	daemon, err := accounts.Lookup(c.Users.Daemon)
 	if err != nil {
 		err = fmt.Errorf("%s: users.daemon: %w", file, err)
@@ -68,7 +68,6 @@ func assemble(file, limitsFile string) (keeper.Config, error) {
 	if workerErr != nil {
 		err = errors.Join(err, fmt.Errorf("%s: users.sync: %w", file, workerErr))
 	}
-	self, selfErr := os.Executable()
 	configFile, absErr := filepath.Abs(file)
 	if err := errors.Join(err, selfErr, absErr); err != nil {
 		return keeper.Config{}, err
@@ -83,6 +82,7 @@ func assemble(file, limitsFile string) (keeper.Config, error) {
 		CgroupRoot:    c.Launcher.CgroupRoot,
 		DaemonUID:     daemon.UID,
 		DaemonGID:     daemon.GID,
+		BecomePath:    filepath.Join(filepath.Dir(self), become.Program),
 		Sync:          worker,
 		SyncPath:      filepath.Join(filepath.Dir(self), "batchwarden-sync"),
 		SyncArgs:      []string{"--config", configFile},
@@ -91,6 +91,7 @@ func assemble(file, limitsFile string) (keeper.Config, error) {
 		},
 		Problems:    owner.Problems,
 		Accounts:    accounts,
+		PAM:         pam.Program(beside("batchwarden-pam")),
 		Keep:        c.Jobs.Keep,
 		Grace:       c.Jobs.Grace,
 		CaptureMax:  c.Jobs.CaptureMax,

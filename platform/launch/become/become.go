@@ -1,123 +1,168 @@
-// Package become is the child that a job's process begins as: started by the launcher with the launcher's rights, it
-// gives them up for good, proves that, and turns into the job's command by exec.
+// Package become is how the launcher tells the process of a job what to become. That process begins as the program
+// batchwarden-become, which is written in C and lies in child: started by the launcher with the launcher's rights and in
+// the job's cgroup, it gives those rights up for good, proves that, and turns into the job's command by exec.
 //
-// It is the launcher's own binary, executed again under the name Argv0. The order of what it does is fixed; each step
-// has a name, and the first that fails is reported with its errno:
+// The order of what it does is fixed; each step has a name, and the first that fails is reported with its errno:
 //
-//	orders       read from descriptor OrdersFD to its end
+//	orders       one Order, read from descriptor TalkFD and not believed
 //	descriptors  all but 0, 1 and 2 are closed by the exec
 //	session      it leads a session of its own
 //	signals      no signal is blocked or ignored
 //	umask
-//	limits       the soft limit of open files is the launcher's own again, which the Go runtime had raised
-//	account      looked up again: what the launcher's decision was about must still be so
-//	groups, gid, uid   exactly those of the order, for all threads
+//	limits       those of the order, niceness, a neutral oom score, and the login uid where the kernel lets us
+//	groups, gid, uid   exactly those of the order
+//	capabilities none are left for an exec to turn into rights
 //	proof        ids and groups are these and no others, no capability is left, and there is no way back
 //	stdio        passed descriptors are taken out of their socket: no process with more rights has them open
 //	chdir        as the user
-//	command      found and opened as the user; see open
-//	exec         by that descriptor
+//	command      found and opened as the user, element by element: it, and every directory and link on the way, belongs
+//	             to root or the user and can be changed by nobody else; a directory with the sticky bit may be writable
+//	exec         by that descriptor; a script by its path, when that still is the same file
 //
-// Before the exec it says so; success shows as the end of AnswerFD after that, with no failed step in between: the
-// descriptor was closed by the exec.
+// The launcher looks the account up for the last time when the process exists, and then sends the order: what was
+// decided about must still be so. Before the exec the process says so; success shows as the end of its socket after
+// that, with no failed step in between: the socket was closed by the exec.
 package become
 
 import (
-	"encoding/json"
-	"errors"
+	"encoding/binary"
 	"fmt"
-	"io"
+	"slices"
+	"strings"
 	"syscall"
 
 	"batchwarden/platform/account"
 )
 
-// Argv0 is the name that makes the launcher's binary a child of this kind.
-const Argv0 = "batchwarden-become"
+// Program is the name of the file that such a process executes first.
+const Program = "batchwarden-become"
 
-// The descriptors of such a child beside 0, 1 and 2, which are the job's.
+// The descriptors of the process beside 0, 1 and 2, which are the job's.
 const (
-	OrdersFD = 3
-	AnswerFD = 4
-	PassedFD = 5 // of an Order with Passed
+	TalkFD   = 3 // a stream socket; its other end is the launcher's
+	PassedFD = 4 // of an Order with Passed
 )
 
-// MaxOrder bounds an encoded Order.
-const MaxOrder = 8 << 20
+// Bounds of an Order. A kernel takes less.
+const (
+	MaxOrder = 5 << 20 // octets, encoded
+	maxTexts = 1 << 18 // paths, arguments and environment together
+)
 
-// maxAnswer bounds everything that a child says.
-const maxAnswer = 16 << 10
+// ErrTooLarge reports an Order over its bounds. It is E2BIG to errors.Is.
+var ErrTooLarge = fmt.Errorf("become: the command and its environment are too long: %w", syscall.E2BIG)
 
-// Order is everything that the child needs to know.
+// Order is everything that the process needs to know.
 type Order struct {
-	Account account.Account `json:"account"` // what the launcher's decision was about
-	GID     uint32          `json:"gid"`     // the job's primary group, one of the account's
-	Argv    []string        `json:"argv"`
-	Env     []string        `json:"env"` // all of it
-	Dir     string          `json:"dir"`
-	Umask   uint32          `json:"umask"`
-	Pin     *Pin            `json:"pin,omitempty"` // the command must be this file
+	Account account.Account // what the launcher's decision was about
+	GID     uint32          // the job's primary group, one of the account's
+	Argv    []string
+	Env     []string // all of it
+	Dir     string
+	Umask   uint32
+	Limits  []Limit // of resources, beside those that the launcher has
+	Nice    *int    // -20 to 19; nil: the launcher's
+	Pin     *Pin    // the command must be this file; nil: any
 	// Passed: 0, 1 and 2 are to be the three descriptors that lie in the socket PassedFD.
-	Passed bool `json:"passed,omitempty"`
+	Passed bool
+}
+
+// Limit is one of setrlimit(2).
+type Limit struct {
+	Resource   uint32
+	_          uint32
+	Soft, Hard uint64
 }
 
 // Pin names one state of one file.
 type Pin struct {
-	Dev, Ino     uint64
+	Major, Minor uint32
+	Ino          uint64
 	Size         int64
-	CTime, CNsec int64
+	CTime        int64
+	CNsec        uint32
 }
 
-// Steps that callers tell apart.
 const (
-	StepAccount = "account"
-	StepChdir   = "chdir"
-	StepCommand = "command"
-	StepExec    = "exec"
+	magic = 0x62776f31
+
+	flagPassed = 1
+	flagPinned = 2
+	flagNice   = 4
 )
 
-// Report is what the child says. With a Step it is the failure of that step and the child ends; without, it
-// announces the exec.
-type Report struct {
-	Step   string        `json:"step,omitempty"`
-	Errno  syscall.Errno `json:"errno,omitempty"`
-	Reason string        `json:"reason,omitempty"`
-	ByPath bool          `json:"by_path,omitempty"` // the command is executed by its path, after comparing device and inode
+// header is struct order in child/become.c.
+type header struct {
+	Magic, Length, UID, GID, OwnGroup, Umask, Flags uint32
+	Nice                                            int32
+	Limits, Groups, Paths, Args, Envs               uint32
+	Major, Minor, CNsec                             uint32
+	Ino                                             uint64
+	Size, CTime                                     int64
 }
 
-// ErrEnded reports that the child ended before its exec without saying why.
-var ErrEnded = errors.New("become: the child ended before the exec")
+// Encode returns o as the process reads it. No text in it may have a NUL. The error is ErrTooLarge.
+func (o *Order) Encode() ([]byte, error) { return o.encode(binary.NativeEndian) }
 
-// Failed reports whether a step failed.
-func (r Report) Failed() bool { return r.Step != "" }
-
-func (r Report) Error() string { return fmt.Sprintf("become: %s: %s", r.Step, r.Reason) }
-
-// Wanted reports whether a process with these arguments is to be the child: then main calls Main and nothing else.
-func Wanted(args []string) bool { return len(args) > 0 && args[0] == Argv0 }
-
-// Main is the child. It does not return.
-func Main() { run() }
-
-// ReadAnswer waits for the child's exec or failure. The error is that of reading, or of an answer that cannot be
-// understood; a failed step is a Report.
-func ReadAnswer(r io.Reader) (Report, error) {
-	var last Report
-	announced := false
-	dec := json.NewDecoder(io.LimitReader(r, maxAnswer))
-	for {
-		var next Report
-		switch err := dec.Decode(&next); {
-		case errors.Is(err, io.EOF) && announced:
-			return last, nil
-		case errors.Is(err, io.EOF):
-			return Report{}, ErrEnded
-		case err != nil:
-			return Report{}, fmt.Errorf("become: answer: %w", err)
-		}
-		if last = next; last.Failed() {
-			return last, nil
-		}
-		announced = true
+func (o *Order) encode(as binary.ByteOrder) ([]byte, error) {
+	gids, paths := o.Account.GIDs(), o.paths()
+	h := header{
+		Magic: magic, UID: o.Account.UID, GID: o.GID, OwnGroup: ^uint32(0), Umask: o.Umask,
+		Limits: uint32(len(o.Limits)), Groups: uint32(len(gids)), Paths: uint32(len(paths)), Args: uint32(len(o.Argv)), Envs: uint32(len(o.Env)),
 	}
+	if o.Account.OwnGroup {
+		h.OwnGroup = o.Account.GID
+	}
+	if o.Passed {
+		h.Flags |= flagPassed
+	}
+	if o.Nice != nil {
+		h.Flags |= flagNice
+		h.Nice = int32(*o.Nice)
+	}
+	if p := o.Pin; p != nil {
+		h.Flags |= flagPinned
+		h.Major, h.Minor, h.Ino, h.Size, h.CTime, h.CNsec = p.Major, p.Minor, p.Ino, p.Size, p.CTime, p.CNsec
+	}
+	size := binary.Size(h) + binary.Size(o.Limits) + binary.Size(gids)
+	texts := slices.Concat([]string{o.Dir}, paths, o.Argv, o.Env)
+	for _, t := range texts {
+		size += len(t) + 1
+	}
+	if size > MaxOrder || len(texts) > maxTexts {
+		return nil, ErrTooLarge
+	}
+	h.Length = uint32(size)
+	text := make([]byte, 0, size)
+	for _, numbers := range []any{h, o.Limits, gids} {
+		var err error
+		if text, err = binary.Append(text, as, numbers); err != nil {
+			panic("become: " + err.Error()) // they are of fixed sizes
+		}
+	}
+	for _, t := range texts {
+		text = append(append(text, t...), 0)
+	}
+	return text, nil
+}
+
+// paths are where the command may lie: what Argv[0] names, or in the job's PATH. Elements of PATH that are not absolute
+// are passed over.
+func (o *Order) paths() (paths []string) {
+	name := o.Argv[0]
+	if strings.Contains(name, "/") {
+		return []string{name}
+	}
+	for _, e := range o.Env {
+		path, ok := strings.CutPrefix(e, "PATH=")
+		if !ok {
+			continue
+		}
+		for dir := range strings.SplitSeq(path, ":") {
+			if strings.HasPrefix(dir, "/") {
+				paths = append(paths, strings.TrimRight(dir, "/")+"/"+name)
+			}
+		}
+	}
+	return paths
 }

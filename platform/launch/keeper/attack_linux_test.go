@@ -413,3 +413,42 @@ func TestOneDaemon(t *testing.T) {
 	stranger.end()
 	b.runDaemon()
 }
+
+// TestProgramOfOthers: what jobs begin as must be root's alone, and be there.
+func TestProgramOfOthers(t *testing.T) {
+	needRoot(t)
+	text, err := os.ReadFile(beginning)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, path := range map[string]string{
+		"missing":            "/mnt/no-program",
+		"of another user":    script(t, "/mnt/program-1", string(text), otherUID, 0o755),
+		"writable by all":    script(t, "/mnt/program-2", string(text), 0, 0o757),
+		"writable by groups": script(t, "/mnt/program-3", string(text), 0, 0o775),
+		"not executable":     script(t, "/mnt/program-4", string(text), 0, 0o644),
+		"a directory":        "/mnt",
+	} {
+		if f, err := openProgram(path); err == nil {
+			t.Errorf("%s: it would be executed", name)
+			_ = f.Close()
+		}
+	}
+}
+
+// TestReplacedProgram: an upgrade changes nothing for the launcher that runs.
+func TestReplacedProgram(t *testing.T) {
+	needRoot(t)
+	c := configure(t)
+	text, err := os.ReadFile(beginning)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.BecomePath = script(t, "/mnt/replaced", string(text), 0, 0o755)
+	b := start(t, c)
+	script(t, "/mnt/replaced+", "#!/bin/false\n", 0, 0o755)
+	if err := os.Rename("/mnt/replaced+", "/mnt/replaced"); err != nil {
+		t.Fatal(err)
+	}
+	b.says("upgraded", "/bin/true")
+}

@@ -58,7 +58,7 @@ func configure(t *testing.T) Config {
 	return Config{
 		Version: "test", PublicSocket: filepath.Join(dir, "public/p.sock"), Socket: filepath.Join(dir, "private/l.sock"),
 		StateDir: filepath.Join(dir, "state"), CgroupRoot: os.Getenv(cgroupEnv),
-		DaemonUID: daemonUID, DaemonGID: 4400, Sync: sync, SyncPath: program, SyncArgs: []string{"report"},
+		BecomePath: beginning, DaemonUID: daemonUID, DaemonGID: 4400, Sync: sync, SyncPath: program, SyncArgs: []string{"report"},
 		Allow: func(a Ask) error {
 			if a.Requester != agentUID {
 				return errors.New("not a requester")

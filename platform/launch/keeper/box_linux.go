@@ -27,9 +27,8 @@ type boxes struct {
 
 // box is what holds one job.
 type box struct {
-	dir string   // the cgroup; "" without
-	at  *os.File // dir, open; nil without
-	pid int      // the job's first process, which leads its session; 0 before it is started
+	dir string // the cgroup; "" without
+	pid int    // the job's first process, which leads its session; 0 before it is started
 }
 
 func (b *boxes) String() string {
@@ -183,14 +182,22 @@ func (b *boxes) make(serial uint64) (*box, error) {
 		return &box{}, nil
 	}
 	dir := filepath.Join(b.root, strconv.FormatUint(serial, 10))
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		return nil, err
+	return &box{dir: dir}, unix.Mkdir(dir, 0o755)
+}
+
+// nobody reports whether the kernel says that no process is in the box's cgroup or in one inside it.
+func (b *box) nobody() bool {
+	if b.dir == "" {
+		return false
 	}
-	f, err := os.OpenFile(dir, unix.O_DIRECTORY|os.O_RDONLY, 0)
+	fd, err := unix.Open(b.dir+"/cgroup.events", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, errors.Join(err, os.Remove(dir))
+		return false
 	}
-	return &box{dir: dir, at: f}, nil
+	defer unix.Close(fd)
+	var text [256]byte
+	n, err := unix.Read(fd, text[:])
+	return err == nil && bytes.Contains(text[:n], []byte("populated 0\n"))
 }
 
 // processes lists who is in the box, the job's first process while it runs included.
@@ -281,6 +288,9 @@ func (b *box) clear(patience time.Duration) (others int, gone bool) {
 	rest := func() []int {
 		return slices.DeleteFunc(b.processes(), func(pid int) bool { return pid == b.pid })
 	}
+	if b.nobody() {
+		return 0, true
+	}
 	left := rest()
 	if len(left) == 0 {
 		return 0, true
@@ -301,10 +311,6 @@ func (b *box) clear(patience time.Duration) (others int, gone bool) {
 
 // remove removes the box; nobody should be in it.
 func (b *box) remove() {
-	if b.at != nil {
-		_ = b.at.Close() // a directory
-		b.at = nil
-	}
 	if b.dir != "" && unix.Rmdir(b.dir) != nil {
 		removeCgroup(b.dir)
 	}

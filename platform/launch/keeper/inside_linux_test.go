@@ -58,6 +58,9 @@ func TestInside(t *testing.T) {
 	if pid, group, session := stat[0], stat[4], stat[5]; pid != group || pid != session {
 		t.Errorf("pid %s, process group %s, session %s: want all the same", pid, group, session)
 	}
+	if _, err := os.Stat("/proc/self/loginuid"); err == nil {
+		want(t, "login uid", b.says("loginuid", "/bin/cat", "/proc/self/loginuid"), "4200")
+	}
 	want(t, "oom score", b.says("oom", "/bin/cat", "/proc/self/oom_score_adj"), "0\n")
 	if b.config.CgroupRoot != "" {
 		job, err := b.launcher.Job(b.ctx(), "lsam", "oom", 0)

@@ -1,8 +1,6 @@
 package keeper
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -42,6 +40,7 @@ type job struct {
 type plan struct {
 	spec  *launch.Spec
 	order become.Order
+	text  []byte   // the order, encoded
 	stdio *os.File // a socket that the job's descriptors lie in; nil: they are made here
 }
 
@@ -54,10 +53,10 @@ func (p *plan) close() {
 
 // child is the job's first process.
 type child struct {
-	pid    int
-	exit   *os.File // its pidfd: readable when it has ended
-	answer *os.File
-	box    *box
+	pid  int
+	exit *os.File // its pidfd: readable when it has ended
+	talk *os.File // its order goes there, and its answer comes back
+	box  *box
 	// stopAt is when TERM is due, and killAt when KILL is; zero: never.
 	stopAt, killAt time.Time
 	timedOut       bool
@@ -92,21 +91,30 @@ func environment(a *account.Account, extra map[string]string) []string {
 
 // run is the whole life of a job that has been journalled. It returns when the job has ended, or the keeper stops.
 func (k *keeper) run(j *job, p plan) {
+	session, code, err := k.openSession(&p)
+	if err != nil {
+		p.close()
+		k.finish(j, k.failed(j, code, err.Error()))
+		return
+	}
 	c, out, err := k.start(j, &p)
 	p.close()
 	if err != nil {
+		defer k.closeSession(j, session)
 		k.finish(j, k.failed(j, launch.CodeFailed, err.Error()))
 		return
 	}
 	defer k.leave(j, c, out)
 	k.attend(j, c, out)
+	k.holdSession(j, session, c)
 
-	report, err := c.awaitExec(p.spec)
+	report, err := k.become(c, &p)
 	p = plan{} // its environment may be large, and the job run for days
 	switch {
 	case errors.Is(err, os.ErrClosed):
-		return // the keeper is stopping: the journal has no end, which is the truth
+		return // the keeper is stopping: the journal has no end, which is the truth, and the session lasts as long as the job
 	case err != nil || report.Failed():
+		defer k.closeSession(j, session)
 		k.endFailed(j, c, report, err)
 		return
 	}
@@ -114,6 +122,7 @@ func (k *keeper) run(j *job, p plan) {
 	if !c.awaitExit() {
 		return
 	}
+	defer k.closeSession(j, session)
 	end := k.endOf(j, c)
 	if err := out.trim(); err != nil {
 		k.Log.Error("captured output", "serial", j.Serial, "err", err)
@@ -141,8 +150,8 @@ func (k *keeper) leave(j *job, c *child, out *output) {
 
 // release ends all waiting for the child.
 func (c *child) release() {
-	_ = c.exit.Close()   // nothing is written to either, and
-	_ = c.answer.Close() // closing them again does nothing
+	_ = c.exit.Close() // what was written to the other has arrived or is not wanted any more, and
+	_ = c.talk.Close() // closing them again does nothing
 }
 
 // start makes everything that the job needs and starts its child; nothing of it is left when it fails.
@@ -158,22 +167,22 @@ func (k *keeper) start(j *job, p *plan) (_ *child, out *output, err error) {
 			err = errors.Join(err, out.remove())
 		}
 	}()
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	null, err := unix.Open(os.DevNull, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, out, fmt.Errorf("stdio: %w", err)
 	}
-	defer null.Close()
-	stdio := [3]*os.File{null, null, null}
+	defer unix.Close(null)
+	files := []uintptr{uintptr(null), uintptr(null), uintptr(null)}
 	if p.spec.Stdio == launch.StdioCapture {
 		out, err = makeOutput(k.StateDir, j.Serial, p.spec.CaptureMax, p.order.Account.UID, p.order.GID)
 		if err != nil {
 			return nil, nil, fmt.Errorf("output: %w", err)
 		}
-		stdio[1], stdio[2] = out.streams[0].file, out.streams[1].file
+		files[1], files[2] = out.streams[0].file.Fd(), out.streams[1].file.Fd()
 	}
-	c, err := fork(b, stdio, p.stdio, &p.order)
+	c, err := k.fork(b, files, p.stdio)
 	if err != nil {
-		return nil, out, err
+		return nil, out, fmt.Errorf("fork: %w", err)
 	}
 	c.stopAt = deadline(p.spec.Timeout)
 	return c, out, nil
@@ -186,61 +195,47 @@ func deadline(d time.Duration) time.Time {
 	return time.Now().Add(d)
 }
 
-// fork starts the child in its box and hands it its order.
-func fork(b *box, stdio [3]*os.File, passed *os.File, o *become.Order) (*child, error) {
-	text, err := json.Marshal(o)
-	if err != nil {
-		return nil, fmt.Errorf("order: %w", err)
-	}
-	if len(text) > become.MaxOrder {
-		return nil, fmt.Errorf("order: %w", unix.E2BIG)
-	}
-	orders, give, err := os.Pipe()
+// fork starts the child in its box with these for 0, 1 and 2. It waits for its order.
+func (k *keeper) fork(b *box, files []uintptr, passed *os.File) (*child, error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
 	}
-	defer orders.Close()
-	defer give.Close()
-	answer, said, err := os.Pipe()
+	defer unix.Close(pair[1])
+	err = unix.SetNonblock(pair[0], true)
+	talk := os.NewFile(uintptr(pair[0]), "talk")
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, talk.Close())
 	}
-	defer said.Close()
-	files := []*os.File{stdio[0], stdio[1], stdio[2], orders, said}
+	files = append(files, uintptr(pair[1]))
 	if passed != nil {
-		files = append(files, passed)
+		files = append(files, passed.Fd())
 	}
-	c, err := clone(b, files)
+	c, err := k.clone(b, files)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("fork: %w", err), answer.Close())
+		return nil, errors.Join(err, talk.Close())
 	}
-	c.answer = answer
-	// More than the pipe holds waits for the child; one that ends first breaks the pipe, and the answer tells why.
-	_ = give.SetWriteDeadline(time.Now().Add(30 * time.Second))
-	if _, err := bytes.NewReader(text).WriteTo(give); err != nil && !errors.Is(err, unix.EPIPE) {
-		b.stop()
-	}
+	c.talk = talk
 	return c, nil
 }
 
-// childEnv is for the child's Go runtime alone: it is over in a moment and needs no second processor.
-func childEnv() []string {
-	return []string{"GOMAXPROCS=1", "GODEBUG=containermaxprocs=0,updatemaxprocs=0", "GOTRACEBACK=none"}
-}
-
-// clone executes our own binary, also when another has taken its path meanwhile. The child leads a session, is in its
-// cgroup from its first instruction, and has nothing of our environment. It outlives us: it has no parent death signal.
-func clone(b *box, files []*os.File) (*child, error) {
-	attr := &syscall.ProcAttr{Dir: "/", Env: childEnv(), Sys: &syscall.SysProcAttr{Setsid: true}}
-	for _, f := range files {
-		attr.Files = append(attr.Files, f.Fd())
-	}
+// clone executes the program that was opened when we began, also when another has taken its path meanwhile. The child
+// leads a session, is in its cgroup from its first instruction, and has nothing of our environment. It outlives us: it
+// has no parent death signal. We stand still until it executes, and no longer: whatever it may have to wait for comes
+// after that.
+func (k *keeper) clone(b *box, files []uintptr) (*child, error) {
 	pidfd := -1
-	attr.Sys.PidFD = &pidfd
-	if b.at != nil {
-		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(b.at.Fd())
+	sys := &syscall.SysProcAttr{Setsid: true, PidFD: &pidfd}
+	if b.dir != "" {
+		at, err := unix.Open(b.dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return nil, err
+		}
+		defer unix.Close(at)
+		sys.UseCgroupFD, sys.CgroupFD = true, at
 	}
-	pid, _, err := syscall.StartProcess("/proc/self/exe", []string{become.Argv0}, attr)
+	attr := &syscall.ProcAttr{Dir: "/", Env: []string{}, Files: files, Sys: sys}
+	pid, _, err := syscall.StartProcess(k.program.Name(), []string{become.Program}, attr)
 	if err != nil {
 		return nil, err
 	}
@@ -261,22 +256,50 @@ func clone(b *box, files []*os.File) (*child, error) {
 	return c, nil
 }
 
-// awaitExec waits for the child's exec or failure. One that takes longer than its timeout is stopped.
-func (c *child) awaitExec(s *launch.Spec) (become.Report, error) {
-	defer c.answer.Close()
+// become gives the child its order, if the account still is what was decided about, and waits for its exec or failure.
+// One that takes longer than its timeout is stopped.
+func (k *keeper) become(c *child, p *plan) (become.Report, error) {
+	defer c.talk.Close()
 	if !c.stopAt.IsZero() {
-		c.killAt = c.stopAt.Add(s.Grace)
-		if err := c.answer.SetReadDeadline(c.stopAt); err != nil {
+		c.killAt = c.stopAt.Add(p.spec.Grace)
+		if err := c.talk.SetDeadline(c.stopAt); err != nil {
 			return become.Report{}, err
 		}
 	}
-	report, err := become.ReadAnswer(c.answer)
+	if report := k.unchanged(&p.order.Account); report.Failed() {
+		return report, nil
+	}
+	// One that ends before it has read all breaks the connection, and its answer tells why.
+	_, err := c.talk.Write(p.text)
+	if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
+		err = nil
+	}
+	var report become.Report
+	if err == nil {
+		report, err = become.ReadAnswer(c.talk)
+	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		c.timedOut = true
 		c.box.stop()
-		err = fmt.Errorf("it had not begun after %v", s.Timeout)
+		err = fmt.Errorf("it had not begun after %v", p.spec.Timeout)
 	}
 	return report, err
+}
+
+// unchanged looks the account up again: it may have been deleted, and another one made in its place.
+func (k *keeper) unchanged(decided *account.Account) (r become.Report) {
+	err := account.Confirm(k.Accounts, *decided)
+	if err == nil {
+		return r
+	}
+	r.Step, r.Reason = become.StepAccount, err.Error()
+	if errors.Is(err, account.ErrSilent) {
+		r.Errno = unix.EAGAIN // nobody knows
+	}
+	if errno, ok := errors.AsType[syscall.Errno](err); ok {
+		r.Errno = errno
+	}
+	return r
 }
 
 // awaitExit waits until the first process has ended, and stops the job when its time is up. It reports false when the

@@ -208,30 +208,32 @@ func TestTimeout(t *testing.T) {
 	}
 }
 
-// stale answers with an account as it was.
-type stale struct {
+// changing answers about an account as it was, and when asked anew about what became of it.
+type changing struct {
 	account.Resolver
-	edit func(*account.Account)
+	edit func(*account.Account) error
 }
 
-func (s stale) Lookup(name string) (account.Account, error) {
-	a, err := s.Resolver.Lookup(name)
-	s.edit(&a)
+func (c changing) Fresh(name string) (account.Account, error) {
+	a, err := c.Resolver.Fresh(name)
+	if err == nil {
+		err = c.edit(&a)
+	}
 	return a, err
 }
 
-// TestAccountChanged: an account that is another one when the child looks is not used.
+// TestAccountChanged: an account that is another one when the child exists is not used.
 func TestAccountChanged(t *testing.T) {
-	for name, edit := range map[string]func(*account.Account){
-		"uid":     func(a *account.Account) { a.UID = otherUID },
-		"group":   func(a *account.Account) { a.Groups = a.Groups[:1] },
-		"home":    func(a *account.Account) { a.Home = "/" },
-		"deleted": func(a *account.Account) { a.Name = "gone" },
+	for name, edit := range map[string]func(*account.Account) error{
+		"uid":     func(a *account.Account) error { a.UID = otherUID; return nil },
+		"group":   func(a *account.Account) error { a.Groups = a.Groups[:1]; return nil },
+		"home":    func(a *account.Account) error { a.Home = "/"; return nil },
+		"deleted": func(*account.Account) error { return account.ErrMissing },
 	} {
 		t.Run(name, func(t *testing.T) {
 			needRoot(t)
 			c := configure(t)
-			c.Accounts = stale{account.System(), edit}
+			c.Accounts = changing{account.System(), edit}
 			job := start(t, c).run(spec("changed", "/bin/sh", "-c", "id"))
 			if job.State != launch.StateFailed || job.Code != launch.CodeChanged {
 				t.Errorf("got %+v, want %s", job, launch.CodeChanged)

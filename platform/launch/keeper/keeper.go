@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"batchwarden/platform/account"
+	"batchwarden/platform/pam"
 )
 
 // Config is all that the launcher is told.
@@ -21,6 +22,9 @@ type Config struct {
 	StateDir      string // ours alone: the journal and the captured output
 	CgroupRoot    string // "auto": below the launcher's own cgroup; else a directory of a cgroup2 file system
 
+	// BecomePath is the program that jobs begin as, absolute: root's, and nobody else can write it.
+	BecomePath string
+
 	DaemonUID, DaemonGID uint32
 	Sync                 account.Account // the sync worker's
 	SyncPath             string          // absolute
@@ -31,7 +35,8 @@ type Config struct {
 	// Problems lists what an operator should mend; shown in the daemon's status.
 	Problems func() []string
 
-	Accounts account.Resolver // nil: the system's
+	Accounts account.Resolver // nil: the system's files
+	PAM      pam.Program
 
 	Keep       time.Duration // ended jobs, unless the job says otherwise
 	Grace      time.Duration // between TERM and KILL, likewise

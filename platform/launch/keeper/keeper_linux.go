@@ -14,6 +14,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"batchwarden/platform/account"
 	"batchwarden/platform/launch"
 	"batchwarden/platform/localsock"
@@ -33,6 +35,7 @@ type keeper struct {
 	journal  *journal
 	witness  *witness
 	attestor *peer.Attestor
+	program  *os.File          // what a job's process executes first; its name leads to it, whatever lies at its path now
 	public   *os.File          // the public listening socket, to hand over
 	systemd  *net.UnixListener // likewise; nil: there is none
 
@@ -79,6 +82,10 @@ func run(ctx context.Context, c Config) (err error) {
 	if k.attestor, err = peer.NewAttestor(); err != nil {
 		return fmt.Errorf("keeper: %w", err)
 	}
+	if k.program, err = openProgram(c.BecomePath); err != nil {
+		return fmt.Errorf("keeper: %w", err)
+	}
+	defer func() { err = errors.Join(err, k.program.Close()) }()
 	// After the lock: what lies there is no living launcher's.
 	k.boxes = openBoxes(c.CgroupRoot, c.StateDir)
 	defer k.boxes.close()
@@ -105,6 +112,24 @@ func run(ctx context.Context, c Config) (err error) {
 		k.Log.Warn("the launcher is not root: it can start no jobs")
 	}
 	return k.work(ctx, private)
+}
+
+// openProgram opens the program of package become, without its content.
+func openProgram(path string) (*os.File, error) {
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, errors.Join(err, unix.Close(fd))
+	}
+	own := st.Uid == 0 || st.Uid == uint32(os.Geteuid())
+	if !own || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Mode&0o022 != 0 || st.Mode&0o111 == 0 {
+		err := fmt.Errorf("%q is not a program of root's that only root can write (uid %d, mode %o)", path, st.Uid, st.Mode)
+		return nil, errors.Join(err, unix.Close(fd))
+	}
+	return os.NewFile(uintptr(fd), "/proc/self/fd/"+strconv.Itoa(fd)), nil
 }
 
 // lockWait is how long the lock of the state directory is waited for. A launcher that was killed leaves it behind for as

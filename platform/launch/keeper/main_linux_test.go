@@ -32,6 +32,8 @@ const (
 	limitsEnv = "BATCHWARDEN_TEST_LIMITS" // /proc/self/limits of a process that the launcher's starter starts
 	world     = "/mnt"                    // a tmpfs in the namespace
 	program   = world + "/bin/self"       // this binary
+	beginning = world + "/bin/become"     // what jobs begin as
+	becomeEnv = "BATCHWARDEN_TEST_BECOME" // the program of package become, compiled
 )
 
 const (
@@ -65,9 +67,6 @@ func groups() string {
 }
 
 func TestMain(m *testing.M) {
-	if become.Wanted(os.Args) {
-		become.Main()
-	}
 	switch role := os.Getenv(roleEnv); {
 	case role == "inside" && slices.Contains(os.Args, "-test.fuzzworker"): // of a process that has furnished already
 		os.Exit(m.Run())
@@ -98,7 +97,7 @@ func needRoot(t *testing.T) {
 }
 
 // inside runs this binary again in the namespace, started in a way that no job may notice: with a signal ignored, one
-// blocked, and a small limit of open files.
+// blocked, a small limit of open files, and as the first to be killed for want of memory.
 func inside() int {
 	fail := func(err error) int {
 		fmt.Fprintln(os.Stderr, "starting the tests in a namespace:", err)
@@ -125,10 +124,21 @@ func inside() int {
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "no cgroups in this test:", err)
 	}
+	begin, err := os.CreateTemp("", "batchwarden-become-")
+	if err != nil {
+		return fail(err)
+	}
+	defer os.Remove(begin.Name())
+	if out, err := exec.Command("../become/child/compile", begin.Name()).CombinedOutput(); err != nil {
+		return fail(fmt.Errorf("compiling %s: %w: %s", become.Program, err, out))
+	}
+	if err := os.WriteFile("/proc/self/oom_score_adj", []byte("100"), 0); err != nil {
+		return fail(err)
+	}
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 	cmd.Args[0] = os.Args[0]
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.Env = append(os.Environ(), roleEnv+"=inside", cgroupEnv+"="+cgroup, limitsEnv+"="+string(limits))
+	cmd.Env = append(os.Environ(), roleEnv+"=inside", cgroupEnv+"="+cgroup, limitsEnv+"="+string(limits), becomeEnv+"="+begin.Name())
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
 	if cgroup != "" { // whatever a test starts in whatever way is in there, and ends with it
 		at, err := os.Open(filepath.Join(cgroup, "self"))
@@ -199,11 +209,16 @@ func furnish() error {
 			return err
 		}
 	}
-	self, err := os.ReadFile("/proc/self/exe")
-	if err != nil {
-		return err
+	for from, to := range map[string]string{"/proc/self/exe": program, os.Getenv(becomeEnv): beginning} {
+		text, err := os.ReadFile(from)
+		if err == nil {
+			err = os.WriteFile(to, text, 0o755)
+		}
+		if err != nil {
+			return err
+		}
 	}
-	return os.WriteFile(program, self, 0o755)
+	return nil
 }
 
 // play is a process that is not the test: what it is comes in roleEnv, the rest in its arguments.

@@ -173,10 +173,14 @@ func (k *keeper) allowed(s *launch.Spec, requester uint32) (plan, error) {
 		s.CaptureMax = k.CaptureMax
 	}
 	s.Grace = cmp.Or(s.Grace, k.Grace)
-	return plan{spec: s, order: become.Order{
+	p := plan{spec: s, order: become.Order{
 		Account: a, GID: gid, Argv: s.Argv, Env: env, Dir: cmp.Or(s.Dir, a.Home), Umask: umask, Pin: command.pin,
 		Passed: s.Stdio == launch.StdioPassed,
-	}}, nil
+	}}
+	if p.text, err = p.order.Encode(); err != nil {
+		return plan{}, &launch.Refused{Code: launch.CodeInvalid, Reason: err.Error()}
+	}
+	return p, nil
 }
 
 // enter gives the job its number and its place, and writes it down: from here on it is a job. The one that was there
