@@ -43,6 +43,23 @@ func TestQuickRunMeasuresEveryBound(t *testing.T) {
 	}
 }
 
+func TestQuickRunMeasuresCalls(t *testing.T) {
+	options, err := callsOptions()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	found, err := measureCalls(testbed.New(t, options), quickEffort, &out)
+	_ = found.print(&out) // so few say nothing about speed
+	t.Logf("\n%s", &out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := 17; len(found.list) != want {
+		t.Errorf("%d figures, want %d", len(found.list), want)
+	}
+}
+
 func TestBoundsAreChecked(t *testing.T) {
 	var b bounds
 	b.add("within", 1, 1, "us")

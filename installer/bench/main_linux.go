@@ -19,7 +19,9 @@ func main() {
 	testbed.Role()
 	role()
 	quick := flag.Bool("quick", false, "few rounds: shows that it works, not how fast it is")
-	only := flag.Bool("many", false, "only what has a bound: a daemon with many credentials")
+	many := flag.Bool("many", false, "only a daemon with many credentials")
+	calls := flag.Bool("calls", false, "only what calls cost, and connections")
+	launches := flag.Bool("launches", false, "only launches, and other ways to run a command as another user")
 	check := flag.Bool("check", false, "fail when a figure that has a bound is over it")
 	inside := flag.Bool("inside", false, "run here rather than in a sandbox of its own")
 	flag.Parse()
@@ -35,33 +37,47 @@ func main() {
 		}
 		os.Exit(code)
 	}
-	if err := measureAll(*quick, *only, *check, os.Stdout); err != nil {
+	if err := measureAll(choice{quick: *quick, many: *many, calls: *calls, launches: *launches}, *check, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-// measureAll runs beds and everything there is to measure, or only what has a
-// bound.
-func measureAll(quick, many, check bool, out io.Writer) error {
-	if !many {
-		err := withBed(testbed.Options{OnDisk: true}, func(bed *testbed.Bed) error { return benchmark(bed, quick, out) })
-		if err != nil {
-			return err
+// A choice is what to measure: with none of many, calls and launches, everything.
+type choice struct{ quick, many, calls, launches bool }
+
+// measureAll measures what is chosen, each on a bed of its own. check: a figure
+// over its bound is an error.
+func measureAll(what choice, check bool, out io.Writer) error {
+	one := what.many || what.calls || what.launches
+	n, much := 10_000, fullEffort
+	if what.quick {
+		n, much = 200, quickEffort
+	}
+	var over error
+	bounded := func(found bounds, err error) error {
+		if wrong := found.print(out); check || !errors.Is(wrong, errOver) {
+			over = errors.Join(over, wrong) // the rest is measured all the same
+		}
+		return err
+	}
+	var err error
+	if !one {
+		err = withBed(testbed.Options{OnDisk: true}, func(bed *testbed.Bed) error { return benchmark(bed, what.quick, out) })
+	}
+	if err == nil && (what.calls || !one) {
+		var options testbed.Options
+		if options, err = callsOptions(); err == nil {
+			err = withBed(options, func(bed *testbed.Bed) error { return bounded(measureCalls(bed, much, out)) })
 		}
 	}
-	return withBed(manyOptions(), func(bed *testbed.Bed) error {
-		n := 10_000
-		if quick {
-			n = 200
-		}
-		found, err := measureMany(bed, n)
-		over := found.print(out)
-		if !check && errors.Is(over, errOver) {
-			over = nil
-		}
-		return errors.Join(err, over)
-	})
+	if err == nil && (what.launches || !one) {
+		err = withBed(testbed.Options{OnDisk: true}, func(bed *testbed.Bed) error { return bounded(measureLaunches(bed, what.quick, out)) })
+	}
+	if err == nil && (what.many || !one) {
+		err = withBed(manyOptions(), func(bed *testbed.Bed) error { return bounded(measureMany(bed, n)) })
+	}
+	return errors.Join(err, over)
 }
 
 // withBed runs a bed for as long as f takes.

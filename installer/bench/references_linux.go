@@ -64,33 +64,43 @@ func bare(w http.ResponseWriter, r *http.Request) {
 }
 
 // server starts this program as one of the references' servers.
-func server(name, dir string) (socket string, stop func() error, err error) {
+func server(name, dir string) (socket string, pid int, stop func() error, err error) {
 	socket = filepath.Join(dir, name+".sock")
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), roleEnv+"="+name+":"+socket)
+	pid, stop, err = ready("/proc/self/exe", []string{roleEnv + "=" + name + ":" + socket})
+	return socket, pid, stop, err
+}
+
+// ready starts a program and waits until it says that it is ready. Its standard
+// input ends with this program.
+func ready(program string, environ []string, args ...string) (pid int, stop func() error, err error) {
+	cmd := exec.Command(program, args...)
+	cmd.Env = append(os.Environ(), environ...)
 	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if _, err := cmd.StdinPipe(); err != nil {
+		return 0, nil, err
+	}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
-		return "", nil, err
+		return 0, nil, err
 	}
 	if err := cmd.Start(); err != nil {
-		return "", nil, err
+		return 0, nil, err
 	}
 	stop = func() error {
 		err := cmd.Process.Kill()
 		_ = cmd.Wait() // it says that it was killed
 		return err
 	}
-	if line, err := bufio.NewReader(out).ReadString('\n'); line != "ready\n" {
-		return "", nil, errors.Join(fmt.Errorf("reference %s did not start: %w", name, err), stop())
+	if line, err := bufio.NewReader(out).ReadString('\n'); !strings.HasPrefix(line, "ready") {
+		return 0, nil, errors.Join(fmt.Errorf("reference %s did not start: %w", program, err), stop())
 	}
-	return socket, stop, nil
+	return cmd.Process.Pid, stop, nil
 }
 
 // rawRoundTrip is one octet there and back.
 func rawRoundTrip(dir string) (*figure, func() error, error) {
-	socket, stop, err := server("echo", dir)
+	socket, _, stop, err := server("echo", dir)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -111,7 +121,7 @@ func rawRoundTrip(dir string) (*figure, func() error, error) {
 
 // bareHTTP is a request to a handler that does nothing, over one kept connection.
 func bareHTTP(dir string, body string) (*figure, func() error, error) {
-	socket, stop, err := server("http", dir)
+	socket, _, stop, err := server("http", dir)
 	if err != nil {
 		return nil, nil, err
 	}

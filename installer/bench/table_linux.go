@@ -11,11 +11,11 @@ import (
 
 // A figure is one thing that is measured again and again.
 type figure struct {
-	name string
-	per  int          // how often in a round
-	once func() error // what is measured
-	done func() error // readies the next once, outside the measurement; may be nil
-	took []time.Duration
+	name  string
+	per   int          // how often in a round
+	ready func() error // what goes before each once and is not measured; may be nil
+	once  func() error // what is measured
+	took  []time.Duration
 }
 
 // A group is a reference and what is compared to it.
@@ -77,12 +77,14 @@ func (r rounds) run(figures []*figure) error {
 
 func (f *figure) measure(times int) error {
 	for range times {
+		if f.ready != nil {
+			if err := f.ready(); err != nil {
+				return fmt.Errorf("%s: %w", f.name, err)
+			}
+		}
 		begun := time.Now()
 		err := f.once()
 		f.took = append(f.took, time.Since(begun))
-		if err == nil && f.done != nil {
-			err = f.done()
-		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", f.name, err)
 		}

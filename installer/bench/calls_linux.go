@@ -1,0 +1,402 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	"batchwarden/installer/testbed"
+	"batchwarden/ipc/wire"
+	"batchwarden/platform/localsock"
+	"batchwarden/vault/vaulttest"
+)
+
+// callsOptions are those of a bed that calls are measured on: beside the usual
+// client there are one who asks more than he may, one whose program has to be
+// known, and one whose program's sum has.
+func callsOptions() (testbed.Options, error) {
+	self, err := os.Readlink("/proc/self/exe") // what dials is this program
+	if err != nil {
+		return testbed.Options{}, err
+	}
+	text, err := os.ReadFile(self)
+	sum := sha256.Sum256(text)
+	entry := func(match, more string) string {
+		return "    match: {user: " + match + "}\n    realms: [opcon]\n    may: [authorize]\n    subjects: {users: [\"*\"]}\n    batch_users: [\"*\"]\n" + more
+	}
+	return testbed.Options{OnDisk: true, Edit: func(yaml string) string {
+		return strings.Replace(yaml, "operators:", "  - name: flood\n"+entry("bw-stranger", "    rate: 100/s\n    concurrent: 16\n")+
+			"  - name: program\n"+entry("bw-payroll, exe: "+self, "")+
+			"  - name: summed\n"+entry("bw-reports, sha256: "+hex.EncodeToString(sum[:]), "")+"operators:", 1)
+	}}, err
+}
+
+// effort is how much is measured.
+type effort struct {
+	rounds, per int           // of one caller alone
+	turns       int           // of many callers, each
+	turn        time.Duration // so long
+	callers     int
+	idle        int // connections
+	fresh       int // connections that are looked at
+}
+
+var (
+	fullEffort  = effort{rounds: 150, per: 20, turns: 12, turn: 300 * time.Millisecond, callers: 64, idle: 5000, fresh: 300}
+	quickEffort = effort{rounds: 2, per: 5, turns: 1, turn: 50 * time.Millisecond, callers: 8, idle: 50, fresh: 5}
+)
+
+// calls is a bed and what is compared on it.
+type calls struct {
+	*testbed.Bed
+	effort
+	bounds
+	out     io.Writer
+	closers []func() error
+
+	raw                                   func() (*figure, error)
+	bare, authorize, toPipe, toSocket, kv kind
+	barePID                               int
+	bareSocket                            string
+}
+
+// A kind of call can be made by any number of callers, each on a kept
+// connection of its own.
+type kind struct {
+	name string
+	new  func() (once func() error, stop func(), err error)
+}
+
+// measureCalls measures what one request costs, and what many and idle callers
+// do to it, against a bare net/http handler and OpenBao's own local proxy.
+func measureCalls(b *testbed.Bed, e effort, out io.Writer) (found bounds, err error) {
+	c := &calls{Bed: b, effort: e, out: out}
+	defer func() {
+		for _, stop := range slices.Backward(c.closers) {
+			err = errors.Join(err, stop())
+		}
+	}()
+	for _, step := range []func() error{c.kinds, c.alone, c.crowd, c.attest, c.flood, c.idling} {
+		if err := step(); err != nil {
+			return c.bounds, err
+		}
+	}
+	return c.bounds, nil
+}
+
+// kinds starts the references.
+func (c *calls) kinds() error {
+	dir := filepath.Join(c.Root, "calls")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	question := marshal(wire.Authorize{Realm: testbed.Realm, Subject: wire.Subject{User: testbed.User}, BatchUser: "payroll"})
+	wanted := marshal(wire.Retrieve{Realm: testbed.Realm, Subject: wire.Subject{User: testbed.User}})
+	raw, stop, err := rawRoundTrip(dir)
+	if err != nil {
+		return err
+	}
+	c.closers = append(c.closers, stop)
+	c.raw = func() (*figure, error) { return raw, nil }
+	bare, pid, stop, err := server("http", dir)
+	if err != nil {
+		return err
+	}
+	c.closers = append(c.closers, stop)
+	c.bareSocket, c.barePID = bare, pid
+	c.bare = kind{"bare net/http handler", func() (func() error, func(), error) {
+		client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", bare)
+		}}}
+		return func() error { return post(client, "/v1/authorize", question, 200, nil) }, client.CloseIdleConnections, nil
+	}}
+	c.authorize = kind{"authorize", func() (func() error, func(), error) {
+		client := c.Client(c.Accounts.LSAM)
+		return authorize(client, question).once, client.CloseIdleConnections, nil
+	}}
+	c.toPipe = kind{"retrieve to a passed pipe", func() (func() error, func(), error) {
+		r, w, err := pipe()
+		if err != nil {
+			return nil, nil, err
+		}
+		return c.retrieveTo(wanted, r, w)
+	}}
+	c.toSocket = kind{"retrieve to a passed socket", func() (func() error, func(), error) {
+		r, w, err := socketPair()
+		if err != nil {
+			return nil, nil, err
+		}
+		return c.retrieveTo(wanted, r, w)
+	}}
+	proxy, stop, err := c.proxy(dir)
+	if err != nil {
+		return err
+	}
+	c.closers = append(c.closers, stop)
+	path := "/v1/" + vaulttest.Mount + "/data/" + testbed.Scope + "/batch_users/payroll"
+	c.kv = kind{"KV v2 read through OpenBao's proxy", func() (func() error, func(), error) {
+		client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", proxy)
+		}}}
+		return func() error {
+			var secret struct {
+				Data struct {
+					Data struct {
+						Password string `json:"password"`
+					} `json:"data"`
+				} `json:"data"`
+			}
+			err := get(client, path, &secret)
+			if err == nil && secret.Data.Data.Password == "" {
+				err = errors.New("no password came through the proxy")
+			}
+			return err
+		}, client.CloseIdleConnections, nil
+	}}
+	return nil
+}
+
+// proxy is OpenBao's local proxy, logged in as the machine by AppRole.
+func (c *calls) proxy(dir string) (socket string, stop func() error, err error) {
+	bin, err := vaulttest.Binary(context.Background())
+	if err != nil {
+		return "", nil, err
+	}
+	socket = filepath.Join(dir, "proxy.sock")
+	_, stop, err = ready(bin, nil, "proxy", "-address", c.Vault.Address, "-ca", c.Vault.CAFile,
+		"-role-id", c.Etc+"/role_id", "-secret-id", c.Etc+"/secret_id", "-listen", socket)
+	return socket, stop, err
+}
+
+// retrieveTo retrieves over a kept connection, and reads the password at the
+// other end of what it passes with each request.
+func (c *calls) retrieveTo(body string, r, w *os.File) (once func() error, stop func(), err error) {
+	var kept atomic.Pointer[localsock.Bringing]
+	client := &http.Client{Transport: &http.Transport{MaxConnsPerHost: 1, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		conn, err := c.Dial(ctx, c.Accounts.LSAM)
+		if err != nil {
+			return nil, err
+		}
+		bringing := localsock.WithFiles(conn, w)
+		kept.Store(bringing)
+		return bringing, nil
+	}}}
+	room := make([]byte, 4096)
+	once = func() error {
+		if bringing := kept.Load(); bringing != nil {
+			bringing.Bring(w)
+		}
+		if err := post(client, "/v1/batch-users/payroll/retrieve", body, 204, nil); err != nil {
+			return err
+		}
+		n, err := r.Read(room)
+		if err == nil && !strings.HasPrefix(string(room[:n]), "pw-") {
+			err = errors.New("no password in the pipe")
+		}
+		return err
+	}
+	return once, func() {
+		client.CloseIdleConnections()
+		_, _ = r.Close(), w.Close() // nothing is lost
+	}, nil
+}
+
+// pipe and socketPair are as programs in C and Python make them, which wait:
+// os.Pipe's do not, and who receives them has to look after them.
+func pipe() (r, w *os.File, err error) {
+	var pair [2]int
+	if err := syscall.Pipe2(pair[:], syscall.O_CLOEXEC); err != nil {
+		return nil, nil, os.NewSyscallError("pipe2", err)
+	}
+	return os.NewFile(uintptr(pair[0]), "near"), os.NewFile(uintptr(pair[1]), "far"), nil
+}
+
+func socketPair() (r, w *os.File, err error) {
+	pair, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, os.NewSyscallError("socketpair", err)
+	}
+	return os.NewFile(uintptr(pair[0]), "near"), os.NewFile(uintptr(pair[1]), "far"), nil
+}
+
+// figureOf is a kind, called by one caller.
+func (c *calls) figureOf(k kind) (*figure, error) {
+	once, stop, err := k.new()
+	if err != nil {
+		return nil, err
+	}
+	c.closers = append(c.closers, func() error { stop(); return nil })
+	return &figure{name: k.name, per: c.per, once: once}, nil
+}
+
+// alone compares one caller's calls.
+func (c *calls) alone() error {
+	raw, err := c.raw()
+	if err != nil {
+		return err
+	}
+	raw.per = c.per
+	var figures []*figure
+	for _, k := range []kind{c.bare, c.authorize, c.toPipe, c.toSocket, c.kv} {
+		f, err := c.figureOf(k)
+		if err != nil {
+			return err
+		}
+		figures = append(figures, f)
+	}
+	bare, kv := figures[0], figures[4]
+	t := table{groups: []group{{reference: raw, figures: []*figure{repeated(bare)}}, {reference: bare, figures: figures[1:]}}}
+	if err := (rounds{number: c.rounds}).run(t.all()); err != nil {
+		return err
+	}
+	if err := t.print(c.out); err != nil {
+		return err
+	}
+	for _, f := range figures[1:4] {
+		c.add(f.name+", to a bare handler", over(f, bare), 1.5, "times")
+	}
+	for _, f := range figures[2:4] {
+		c.add("five times a "+f.name+", to one read through OpenBao's proxy", 5*over(f, kv), 1, "times")
+	}
+	return nil
+}
+
+// over is the ratio of medians.
+func over(f, to *figure) float64 { return float64(f.quantile(0.5)) / float64(to.quantile(0.5)) }
+
+// crowd compares what many callers get who all ask at once, each kind in its
+// turn.
+func (c *calls) crowd() error {
+	kinds := []kind{c.bare, c.authorize, c.toPipe, c.toSocket, c.kv}
+	all := make([]*crowd, len(kinds))
+	for i, k := range kinds {
+		var err error
+		if all[i], err = c.gather(k); err != nil {
+			return err
+		}
+		defer all[i].stop()
+	}
+	for range c.turns {
+		for _, w := range all {
+			if err := w.ask(c.turn); err != nil {
+				return err
+			}
+		}
+	}
+	w := tabwriter.NewWriter(c.out, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(w, "%d callers\tp50\tp99\tp99/p50\trequests/s\n", c.callers)
+	for _, x := range all {
+		fmt.Fprintf(w, "  %s\t%s\t%s\t%.2f\t%.0f\n", x.name, micro(x.quantile(0.5)), micro(x.quantile(0.99)), x.spread(), x.rate())
+	}
+	fmt.Fprintln(w, "\t\t\t\t")
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	bare, kv := all[0], all[4]
+	for _, x := range all[1:4] {
+		c.add(fmt.Sprintf("p99/p50 of %s by %d callers, to a bare handler's", x.name, c.callers), x.spread()/bare.spread(), 1.5, "times")
+	}
+	for _, x := range all[2:4] {
+		c.add(fmt.Sprintf("fifteen times the proxy's requests/s at %d callers, to those of %s", c.callers, x.name), 15*kv.rate()/x.rate(), 1, "times")
+	}
+	return nil
+}
+
+// A crowd is many callers of one kind.
+type crowd struct {
+	figure
+	callers []func() error
+	stops   []func()
+	spent   time.Duration
+}
+
+func (c *calls) gather(k kind) (*crowd, error) {
+	w := &crowd{figure: figure{name: k.name}}
+	for range c.callers {
+		once, stop, err := k.new()
+		if err == nil {
+			w.stops = append(w.stops, stop)
+			err = once()
+		}
+		if err != nil {
+			w.stop()
+			return nil, fmt.Errorf("%s: %w", k.name, err)
+		}
+		w.callers = append(w.callers, once)
+	}
+	return w, nil
+}
+
+func (w *crowd) stop() {
+	for _, stop := range w.stops {
+		stop()
+	}
+}
+
+// ask has all of them ask, again and again, for so long.
+func (w *crowd) ask(long time.Duration) error {
+	took, errs := make([][]time.Duration, len(w.callers)), make([]error, len(w.callers))
+	begun := time.Now()
+	var asking sync.WaitGroup
+	for i, once := range w.callers {
+		asking.Go(func() {
+			for errs[i] == nil && time.Since(begun) < long {
+				at := time.Now()
+				errs[i] = once()
+				took[i] = append(took[i], time.Since(at))
+			}
+		})
+	}
+	asking.Wait()
+	w.spent += time.Since(begun)
+	w.took = slices.Concat(append(took, w.took)...)
+	return errors.Join(errs...)
+}
+
+func (w *crowd) rate() float64 { return float64(len(w.took)) / w.spent.Seconds() }
+
+func (w *crowd) spread() float64 { return float64(w.quantile(0.99)) / float64(w.quantile(0.5)) }
+
+// kept is a connection on which requests are written and answers read by hand:
+// nothing is on this side of it but a descriptor.
+type kept struct {
+	conn net.Conn
+	room []byte
+}
+
+func (k *kept) ask(request []byte) (time.Duration, error) {
+	begun := time.Now()
+	if _, err := k.conn.Write(request); err != nil {
+		return 0, err
+	}
+	n, err := k.conn.Read(k.room)
+	took := time.Since(begun)
+	if err == nil && !bytes.HasPrefix(k.room[:n], []byte("HTTP/1.1 200")) {
+		err = fmt.Errorf("answer %q", k.room[:n])
+	}
+	return took, err
+}
+
+func handwritten() []byte {
+	body, err := json.Marshal(wire.Authorize{Realm: testbed.Realm, Subject: wire.Subject{User: testbed.User}, BatchUser: "payroll"})
+	if err != nil {
+		panic("bench: " + err.Error()) // our own types
+	}
+	return fmt.Appendf(nil, "POST /v1/authorize HTTP/1.1\r\nHost: batchwarden\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+}
