@@ -84,4 +84,7 @@ func ByUID(uid uint32) (Account, error) { return System().ByUID(uid) }
 func GroupByName(name string) (Group, error) { return System().GroupByName(name) }
 
 // System is the resolver that the functions of this package ask.
-func System() Resolver { return system() }
+func System() Resolver { return shared }
+
+// shared is one for all, which remembers what it read.
+var shared = system()
