@@ -17,7 +17,7 @@ DEVSERVER := $(shell find vault/devserver -type f ! -name '*_test.go' 2>/dev/nul
 RACE := ./daemon/audit ./daemon/broker ./daemon/config ./daemon/limits ./daemon/strict ./daemon/policy/... ./daemon/cmd/batchwarden ./ipc/... ./vault/snapshot/... ./vault/sealed/... ./vault/refresh/... ./platform/launch/...
 
 # Those that run under qemu-user in make test.
-S390X       := ./vault/sealed ./vault/snapshot ./vault/errand ./platform/boottime
+S390X       := ./daemon/audit ./vault/sealed ./vault/snapshot ./vault/errand ./platform/boottime
 S390X_TESTS := Golden|Head|Seal|Store|Rekey|Foreign|Apply|Open|Compaction|Swapped|Snapshot|Nearest|Task|Answer|Now
 
 # The soak's own limits; see "make help".

@@ -12,11 +12,8 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
-	"os"
 	"path/filepath"
 	"runtime/debug"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -31,7 +28,6 @@ import (
 	"batchwarden/platform/hostkey"
 	"batchwarden/platform/launch"
 	"batchwarden/platform/lockmem"
-	"batchwarden/platform/safefile"
 	"batchwarden/vault/refresh"
 	"batchwarden/vault/sealed"
 )
@@ -47,6 +43,13 @@ const slots = 64
 // own choice, 100, is for programs that allocate all the time. This one allocates little once it runs,
 // but holds much for long: half of its memory would be garbage that nobody hurries to collect.
 const gcPercent = 25
+
+// ballast is memory that nobody touches, so that none is taken from the system. It counts as in use, so that there may
+// be a quarter of it in garbage also where little is in use; else a machine with a few credentials would collect after
+// every hundred requests, which costs more than answering them.
+var ballast []byte
+
+const ballastOctets = 16 << 20
 
 // Until the vault is taken in there is next to no garbage to collect, and somebody may be waiting for a password:
 // it is loadPercent until settled has passed. Taking the vault in needs loadFactor times its size; for that of a
@@ -81,7 +84,9 @@ func Run(ctx context.Context, c *config.Config, models map[string]policy.Model, 
 		return fmt.Errorf("%w: %w", ErrSetup, err)
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	records, err := audit.Open(c.Audit.File, c.Audit.Sync)
+	records, err := audit.Open(c.Audit.File, audit.Options{
+		Sync: c.Audit.Sync, Rotate: c.Audit.Rotate, Keep: c.Audit.Keep, Journald: c.Audit.Journald,
+	})
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrSetup, err)
 	}
@@ -126,6 +131,7 @@ func Run(ctx context.Context, c *config.Config, models map[string]policy.Model, 
 // allocate takes the memory that secrets are in, and beside that as much as taking the vault in needs.
 func allocate(c *config.Config) (*lockmem.Arena, error) {
 	debug.SetGCPercent(loadPercent)
+	ballast = make([]byte, ballastOctets) // before anything that was used is free for it
 	var ordinary sync.WaitGroup
 	ordinary.Go(func() { heap.Reserve(loadFactor * int(min(sealed.Size(vaultDir(c)), mostReserved))) })
 	defer ordinary.Wait()
@@ -209,7 +215,7 @@ func (p parts) startAll(start func(string, func(context.Context) error), refresh
 		})
 		return nil
 	})
-	start("job ends", p.auditEnds)
+	start("job ends", p.broker.AuditEnds)
 	start("state", p.broker.WatchState)
 	start("sockets", func(ctx context.Context) error { return p.answer(ctx, doors, refresher.Kick) })
 	start("credentials", p.credentials.run)
@@ -243,34 +249,6 @@ func (p parts) answer(ctx context.Context, doors <-chan *net.UnixListener, begun
 			}
 		}
 	}
-}
-
-// auditEnds writes down the ends of jobs, beginning after the last one that
-// was written before the daemon was last stopped.
-func (p parts) auditEnds(ctx context.Context) error {
-	file := filepath.Join(p.config.StateDir, "journal.seen")
-	seen, err := readSeen(file)
-	if err != nil {
-		return err
-	}
-	return p.broker.AuditEnds(ctx, seen, func(seq uint64) error {
-		return safefile.WriteAtomic(file, []byte(strconv.FormatUint(seq, 10)+"\n"), 0o600)
-	})
-}
-
-func readSeen(file string) (uint64, error) {
-	text, err := os.ReadFile(file)
-	if errors.Is(err, os.ErrNotExist) {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, err
-	}
-	seq, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 64)
-	if err != nil {
-		return 0, nil // unreadable: ends are written again, with their numbers, rather than lost
-	}
-	return seq, nil
 }
 
 func vaultDir(c *config.Config) string { return filepath.Join(c.StateDir, "vault") }

@@ -238,6 +238,9 @@ func TestFullDiskWithTheAuditFileOnIt(t *testing.T) {
 		_, last = b.password()
 	}
 	want(t, last, 503, wire.AuditUnavailable)
+	if s, err := b.Status(); err != nil || !slices.ContainsFunc(s.Problems, func(f wire.Finding) bool { return f.Code == "audit.room_low" }) {
+		t.Errorf("status: %+v, %v; want that there is no room", s.Problems, err)
+	}
 	want(t, call(t, b.Bed, b.Accounts.LSAM, "POST", "/v1/jobs", body(nil)), 503, wire.AuditUnavailable)
 	if a := call(t, b.Bed, testbed.Root, "GET", "/v1/health", nil); a.Status != 503 {
 		t.Errorf("health: %d %s", a.Status, a.Body)

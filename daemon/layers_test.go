@@ -26,6 +26,7 @@ platform/memscan       :
 platform/localsock     :
 platform/peer          :
 platform/boottime      :
+platform/disk          :
 platform/heap          :
 platform/hostkey       : platform/lockmem platform/safefile
 platform/hostkey/mint  : platform/hostkey platform/lockmem platform/safefile
@@ -51,14 +52,14 @@ daemon/policy             :
 daemon/policy/automic     : daemon/policy daemon/strict
 daemon/policy/stonebranch : daemon/policy daemon/strict
 daemon/policy/opcon       : daemon/policy daemon/strict
-daemon/audit              : platform/safefile
+daemon/audit              : platform/disk platform/safefile
 daemon/config             : daemon/strict platform/safefile
 daemon/limits             : daemon/config platform/account
 daemon/broker             : daemon/audit daemon/config daemon/policy ipc/wire platform/account platform/launch platform/lockmem platform/peer vault/snapshot
 daemon                    : daemon/audit daemon/broker daemon/config daemon/policy ipc/server ipc/wire platform/boottime platform/heap platform/hostkey platform/launch platform/lockmem platform/localsock platform/peer platform/safefile vault/errand vault/refresh vault/sealed vault/snapshot
 
 daemon/cmd/batchwardend         : daemon daemon/config daemon/version daemon/policy daemon/policy/automic daemon/policy/stonebranch daemon/policy/opcon platform/service
-daemon/cmd/batchwarden          : daemon/config daemon/version daemon/policy daemon/policy/automic daemon/policy/stonebranch daemon/policy/opcon daemon/strict ipc/client ipc/wire platform/account platform/hostkey platform/hostkey/mint platform/lockmem vault/admin vault/documents vault/snapshot
+daemon/cmd/batchwarden          : daemon/audit daemon/config daemon/version daemon/policy daemon/policy/automic daemon/policy/stonebranch daemon/policy/opcon daemon/strict ipc/client ipc/wire platform/account platform/hostkey platform/hostkey/mint platform/launch/keeper platform/lockmem vault/admin vault/documents vault/snapshot
 daemon/cmd/batchwarden-launcher : daemon/config daemon/limits daemon/version platform/account/nss platform/launch/become platform/launch/keeper platform/pam platform/service
 daemon/cmd/batchwarden-sync     : daemon/config vault/errand vault/remote vault/sealed vault/snapshot platform/confine platform/lockmem
 

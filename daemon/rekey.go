@@ -87,7 +87,7 @@ func (r *rekeying) failed(record *audit.Record, err error) error {
 // note writes a record of what was not done, for which the caller gets a
 // problem anyway.
 func (r *rekeying) note(record *audit.Record, problem *wire.Problem) error {
-	if err := r.audit.Append(record); err != nil {
+	if err := r.audit.AppendRefusal(record); err != nil {
 		r.log.Error("the audit record of a refused rekey cannot be written", "err", err)
 	}
 	return problem

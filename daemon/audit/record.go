@@ -1,6 +1,10 @@
 package audit
 
-import "time"
+import (
+	"maps"
+	"slices"
+	"time"
+)
 
 // Kinds of records.
 const (
@@ -22,6 +26,10 @@ const (
 	PolicyState = "policy"         // a document came into force, or was refused
 	Rekey       = "rekey"          // may another key open the local vault? written before it does
 	NotRekeyed  = "rekey.failed"   // it was allowed, and could not be done
+	Refused     = "refused"        // how often somebody was, after a first refusal that has a record of its own
+
+	Begun = "log.begun" // the first record of each file of the log
+	Cut   = "log.cut"   // what stands between the record before and this one is none: a crash left it
 )
 
 // Verdicts.
@@ -60,15 +68,40 @@ type Record struct {
 
 	Changed []string `json:"changed,omitempty"` // paths in Vault
 	Removed []string `json:"removed,omitempty"`
+
+	Count int64     `json:"count,omitempty"` // of a Refused, since the first
+	Since time.Time `json:"since,omitzero"`
+
+	File *File `json:"file,omitempty"`
+	Torn *Torn `json:"torn,omitempty"`
+}
+
+// File is what a Begun says of its file and those before it.
+type File struct {
+	Format int    `json:"format"`
+	Oldest uint64 `json:"oldest"`          // first record of the oldest file that is kept
+	Ends   uint64 `json:"ends,omitempty"`  // highest Job.EndSeq of a JobEnded in the files before
+	Aside  string `json:"aside,omitempty"` // what the file is called now that had this one's name and was no log
+}
+
+// format is the File.Format of this version.
+const format = 1
+
+// Torn is text that is no record, as it stands in the file.
+type Torn struct {
+	Octets int64  `json:"octets"`
+	SHA256 string `json:"sha256"`
 }
 
 // Peer is the caller as the kernel attested it.
 type Peer struct {
-	PID  int    `json:"pid"`
-	UID  uint32 `json:"uid"`
-	GID  uint32 `json:"gid"`
-	User string `json:"user,omitempty"`
-	Unit string `json:"unit,omitempty"` // whose credential systemd asked for
+	PID    int    `json:"pid,omitempty"`
+	UID    uint32 `json:"uid"`
+	GID    uint32 `json:"gid"`
+	User   string `json:"user,omitempty"`
+	Unit   string `json:"unit,omitempty"`   // its system service; of a credential, the one that systemd asked it for
+	Exe    string `json:"exe,omitempty"`    // where it was looked at
+	SHA256 string `json:"sha256,omitempty"` // of exe, where that was wanted
 }
 
 // Subject is on whose behalf the caller asked.
@@ -87,19 +120,52 @@ type HostKey struct {
 	OldID   string `json:"old_id,omitempty"`
 }
 
-// Job is a job as the record needs it: sums of what was run, not the text.
+// Job is a job as the record needs it: sums of what was run, and the text only
+// where the configuration wants it.
 type Job struct {
-	ID            string `json:"id"`
-	CommandSHA256 string `json:"command_sha256,omitempty"` // of the arguments, NUL after each
-	EnvSHA256     string `json:"env_sha256,omitempty"`     // of the sorted K=V, NUL after each
-	Serial        uint64 `json:"serial,omitempty"`         // in the launcher's journal
-	PID           int    `json:"pid,omitempty"`
-	State         string `json:"state,omitempty"`
-	ExitCode      *int   `json:"exit_code,omitempty"`
-	Signal        string `json:"signal,omitempty"`
-	Survivors     int    `json:"survivors,omitempty"`
+	ID            string            `json:"id"`
+	CommandSHA256 string            `json:"command_sha256,omitempty"` // of the arguments, NUL after each
+	EnvSHA256     string            `json:"env_sha256,omitempty"`     // of the sorted K=V, NUL after each
+	Argv          []string          `json:"argv,omitempty"`
+	Env           map[string]string `json:"env,omitempty"`
+	Shortened     bool              `json:"shortened,omitempty"` // Argv or Env are not all of it
+	Serial        uint64            `json:"serial,omitempty"`    // in the launcher's journal
+	PID           int               `json:"pid,omitempty"`
+	State         string            `json:"state,omitempty"`
+	ExitCode      *int              `json:"exit_code,omitempty"`
+	Signal        string            `json:"signal,omitempty"`
+	Survivors     int               `json:"survivors,omitempty"`
 
 	Started time.Time `json:"started,omitzero"`
 	Ended   time.Time `json:"ended,omitzero"`
 	EndSeq  uint64    `json:"end_seq,omitempty"` // its end in the journal: a second line with the same number is the same end
+}
+
+// mostText bounds the words of Argv and Env in a record, in octets.
+const mostText = 8 << 10
+
+// Tell puts into the record what is run, as much as fits.
+func (j *Job) Tell(argv []string, env map[string]string) {
+	left := mostText
+	fits := func(word string) bool {
+		if left -= len(word) + 8; left < 0 { // quotes and a comma too; the rest of JSON's growth has room in a record
+			j.Shortened = true
+		}
+		return left >= 0
+	}
+	for _, word := range argv {
+		if !fits(word) {
+			return
+		}
+		j.Argv = append(j.Argv, word)
+	}
+	for _, name := range slices.Sorted(maps.Keys(env)) {
+		if !fits(name + env[name]) {
+			return
+		}
+		if j.Env == nil {
+			j.Env = map[string]string{}
+		}
+		j.Env[name] = env[name]
+	}
 }

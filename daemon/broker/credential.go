@@ -40,7 +40,6 @@ func (b *Broker) Credential(ctx context.Context, at peer.Attested, failed error,
 		q.subject = wire.Subject{User: e.Subject.User, Roles: e.Subject.Roles, By: e.Subject.By}
 	}
 	record := b.record(audit.Retrieve, &c, q.realm, q.subject, want.name)
-	record.Peer.Unit = at.Unit
 	switch {
 	case err != nil:
 		return systemd, b.refuse(record, wire.NewProblem(wire.CallerUnknown, err.Error()))

@@ -27,7 +27,7 @@ type yes struct{ policy.Engine }
 
 func aged(t *testing.T) (*Broker, *stopped) {
 	t.Helper()
-	log, err := audit.Open(filepath.Join(t.TempDir(), "audit.jsonl"), 0)
+	log, err := audit.Open(filepath.Join(t.TempDir(), "audit.jsonl"), audit.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -159,33 +159,20 @@ func (b *Broker) problemOf(err error) *wire.Problem {
 	return wire.NewProblem(wire.Internal, "")
 }
 
-// saveWithin is how far behind the saved position in the journal may be.
-const saveWithin = time.Second
-
 // AuditEnds writes a record for every job end in the launcher's journal, also
-// of jobs that ended while the daemon was down. seen is the last end that was
-// written; save is told a new one within a second after its record is in the
-// file, and the last before AuditEnds returns, so that a crash in between
-// repeats records (with the same end_seq) and never loses one.
-func (b *Broker) AuditEnds(ctx context.Context, seen uint64, save func(uint64) error) error {
-	saved, due := seen, time.Now()
-	put := func() {
-		if err := save(seen); err != nil {
-			b.Log.Error("position in the journal not saved", "err", err)
-		}
-		saved, due = seen, time.Now().Add(saveWithin)
-	}
+// of jobs that ended while the daemon was down, and each once: the log itself
+// says which was the last.
+func (b *Broker) AuditEnds(ctx context.Context) error {
 	for {
+		seen := b.Audit.LastEnd()
 		b.ends.set(seen)
-		ended, err := b.ended(ctx, seen, saved != seen, due)
+		ended, err := b.Launcher.Ended(ctx, seen)
 		switch {
 		case ctx.Err() != nil:
-			if saved != seen {
-				put()
-			}
 			return nil
-		case err != nil && !errors.Is(err, context.DeadlineExceeded):
+		case err != nil:
 			pause(ctx) // the launcher is away; its journal keeps the ends
+			continue
 		}
 		for i := range ended {
 			j := &ended[i]
@@ -194,23 +181,9 @@ func (b *Broker) AuditEnds(ctx context.Context, seen uint64, save func(uint64) e
 				pause(ctx)
 				break
 			}
-			seen = j.EndSeq
 			b.events.jobEnded(j)
 		}
-		if saved != seen && !time.Now().Before(due) {
-			put()
-		}
 	}
-}
-
-// ended waits for ends after seen; where there is something to save, no longer than until that is due.
-func (b *Broker) ended(ctx context.Context, seen uint64, unsaved bool, due time.Time) ([]launch.Job, error) {
-	if unsaved {
-		until, cancel := context.WithDeadline(ctx, due)
-		defer cancel()
-		ctx = until
-	}
-	return b.Launcher.Ended(ctx, seen)
 }
 
 func pause(ctx context.Context) {

@@ -42,6 +42,9 @@ func (b *Broker) Launch(ctx context.Context, p *peer.Connection, conn *net.UnixC
 	spec.Started = c.peer.Started // the same process, for the launcher
 
 	record.Job = &audit.Job{ID: spec.ID, CommandSHA256: argvSum(spec.Argv), EnvSHA256: envSum(spec.Env)}
+	if b.Config.Audit.Argv {
+		record.Job.Tell(spec.Argv, spec.Env)
+	}
 	a := b.decide(&c, ask{realm: body.Realm, subject: body.Subject, object: body.Object, batchUser: body.BatchUser, use: toLaunch}, record)
 	if a.refusal != nil {
 		return wire.Job{}, false, b.refuse(record, a.refusal)

@@ -251,9 +251,14 @@ func (b *Broker) record(kind string, c *caller, realm string, s wire.Subject, ba
 	return &audit.Record{
 		Kind: kind, DecisionID: newDecisionID(), Verdict: audit.Deny,
 		Client: c.name(), Operator: c.operator && c.client == nil,
-		Peer:  &audit.Peer{PID: c.peer.PID, UID: c.peer.UID, GID: c.peer.GID, User: c.user},
+		Peer:  peerOf(c),
 		Realm: brief(realm), Subject: subjectOf(s), BatchUser: brief(batchUser),
 	}
+}
+
+func peerOf(c *caller) *audit.Peer {
+	p := &c.peer
+	return &audit.Peer{PID: p.PID, UID: p.UID, GID: p.GID, User: c.user, Unit: p.Unit, Exe: brief(p.Exe), SHA256: p.SHA256}
 }
 
 // maxSubject bounds what a caller can make us write about a subject before
@@ -273,13 +278,20 @@ func subjectOf(s wire.Subject) *audit.Subject {
 }
 
 // refuse writes a refusal down and returns it. A refusal stands even when it
-// cannot be written.
+// cannot be written. Those that anybody can cause, as often as he likes, are
+// counted after the first.
 func (b *Broker) refuse(record *audit.Record, refusal *wire.Problem) *wire.Problem {
 	record.Verdict, record.Code = audit.Deny, refusal.Code
 	if record.Reason == "" {
 		record.Reason = brief(refusal.Detail)
 	}
 	refusal.DecisionID = record.DecisionID
-	b.note(record)
+	write := b.Audit.Append
+	if refusal.Code == wire.CallerUnknown || refusal.Code == wire.Overloaded {
+		write = b.Audit.AppendRefusal
+	}
+	if err := write(record); err != nil {
+		b.Log.Error("audit record of a refusal lost", "kind", record.Kind, "err", err)
+	}
 	return refusal
 }

@@ -38,9 +38,14 @@ func (b *Broker) Health() wire.Health {
 	if v := b.view.Load(); !b.anyPolicy(v) {
 		bad(wire.PolicyInvalid, "no realm has a policy that can decide")
 	}
-	h.Healthy = len(h.Reasons) == 0
+	if h.Healthy = len(h.Reasons) == 0; b.Audit.Low() != "" {
+		bad(roomLow, b.Audit.Low()) // it can, and soon may not
+	}
 	return h
 }
+
+// roomLow is the code of a disk that will not take audit records for long.
+const roomLow = "audit.room_low"
 
 func (b *Broker) anyPolicy(v *view) bool {
 	for realm := range b.Config.Realms {
@@ -139,6 +144,12 @@ func (b *Broker) problems(v *view, s *wire.Status) []wire.Finding {
 	}
 	if err := b.Audit.Err(); err != nil {
 		found = append(found, wire.Finding{Code: wire.AuditUnavailable, Detail: err.Error(), Path: b.Config.Audit.File})
+	}
+	if low := b.Audit.Low(); low != "" {
+		found = append(found, wire.Finding{Code: roomLow, Detail: low, Path: b.Config.Audit.File})
+	}
+	if lost := b.Audit.Lost(); lost > 0 {
+		found = append(found, wire.Finding{Code: "audit.copy_lost", Detail: fmt.Sprintf("the system's journal did not take copies of %d records; the audit log has them", lost)})
 	}
 	if !s.Launcher.Connected {
 		found = append(found, wire.Finding{Code: wire.LauncherUnavailable, Detail: s.Launcher.Detail, Path: b.Config.Launcher.Socket})

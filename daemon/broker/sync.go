@@ -27,7 +27,7 @@ func (b *Broker) Report(ctx context.Context, p *peer.Connection, name string, bo
 	c := b.identify(ctx, p)
 	record := &audit.Record{
 		Kind: audit.Report, DecisionID: newDecisionID(), Verdict: audit.Deny, Client: c.name(),
-		Peer:      &audit.Peer{PID: c.peer.PID, UID: c.peer.UID, GID: c.peer.GID, User: c.user},
+		Peer:      peerOf(&c),
 		BatchUser: brief(name), CredentialVersion: body.Version,
 	}
 	u, refusal := b.reportable(&c, name, body)

@@ -213,7 +213,9 @@ type Audit struct {
 	Sync   time.Duration // 0: before the act ("always")
 	Rotate int64         // octets
 	Keep   int           // rotated files
-	Argv   bool          // write commands' arguments too
+	Argv   bool          // write commands' arguments and environment too
+
+	Journald bool // copy each record to the system's journal, as well as it can
 }
 
 // Always reports that a record is durable before the act it records.

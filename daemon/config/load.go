@@ -232,6 +232,8 @@ func (m *mainFile) config() *Config {
 			Rotate: int64(m.Audit.Rotate),
 			Keep:   m.Audit.Keep,
 			Argv:   m.Audit.Argv,
+
+			Journald: m.Audit.Journald,
 		},
 		Metrics: Metrics(m.Metrics),
 		Log:     Log(m.Log),

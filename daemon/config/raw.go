@@ -146,6 +146,8 @@ type rawAudit struct {
 	Rotate strict.Size `json:"rotate"`
 	Keep   int         `json:"keep"`
 	Argv   bool        `json:"argv"`
+
+	Journald bool `json:"journald"`
 }
 
 type rawMetrics struct {
