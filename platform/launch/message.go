@@ -50,6 +50,8 @@ const (
 	CallCheck = "check"
 	// -> a descriptor: the listening socket that systemd connects to for credentials
 	CallSystemd = "systemd"
+	// Names -> Numbers
+	CallResolve = "resolve"
 	CallCancel  = "cancel" // Number: the request that nobody waits for any more; not answered itself
 )
 
@@ -69,6 +71,8 @@ type Request struct {
 	Settle  bool   `json:"settle,omitempty"`
 
 	Want *peer.Want `json:"want,omitempty"`
+
+	Names *Names `json:"names,omitempty"`
 }
 
 // Answer is one frame of the launcher.
@@ -86,6 +90,8 @@ type Answer struct {
 	Peer *peer.Attested `json:"peer,omitempty"`
 
 	Checks []Check `json:"checks,omitempty"`
+
+	Numbers *Numbers `json:"numbers,omitempty"`
 }
 
 // SyncExit is how a sync worker ended; ExitCode -1 when a signal did it.

@@ -38,6 +38,8 @@ type Want struct {
 type Attested struct {
 	Peer // with Started, if that was compared
 
+	User string `json:"user,omitempty"` // what the uid is called; for who asks a resolver to fill in
+
 	// Exe is where the file that the process executes lies, all links resolved, for whoever has the file system of the
 	// attestor before him. It is empty, and NoExe says why, when that very file is not there any more: it was
 	// deleted or replaced while the process ran. Of a script it is the interpreter.

@@ -21,6 +21,7 @@ func (k *keeper) attest(ctx context.Context, conn *os.File, w *peer.Want) (*peer
 	if err != nil {
 		return nil, &launch.Refused{Code: launch.CodeCaller, Reason: err.Error()}
 	}
+	at.User = k.called(at.UID)
 	return &at, nil
 }
 

@@ -54,6 +54,9 @@ func (k *keeper) call(ctx context.Context, r *launch.Request, files []*os.File) 
 	case launch.CallAttest:
 		at, err := k.attest(ctx, files[0], r.Want)
 		return launch.Answer{Peer: at}, nil, err
+	case launch.CallResolve:
+		numbers, err := k.resolve(r.Names)
+		return launch.Answer{Numbers: numbers}, nil, err
 	case launch.CallSystemd:
 		give, err := k.giveSystemd()
 		return a, give, err

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -39,6 +40,7 @@ type keeper struct {
 	public   *os.File          // the public listening socket, to hand over
 	systemd  *net.UnixListener // likewise; nil: there is none
 
+	naming   atomic.Int32 // questions about names that were not answered yet
 	jobsDone sync.WaitGroup
 
 	startMu sync.Mutex // held while a job is entered and its start record written
