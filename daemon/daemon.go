@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -46,10 +47,8 @@ const gcPercent = 25
 
 // ballast is memory that nobody touches, so that none is taken from the system. It counts as in use, so that there may
 // be a quarter of it in garbage also where little is in use; else a machine with a few credentials would collect after
-// every hundred requests, which costs more than answering them.
-var ballast []byte
-
-const ballastOctets = 16 << 20
+// every hundred requests, which costs more than answering them. In octets.
+const ballast = 16 << 20
 
 // Until the vault is taken in there is next to no garbage to collect, and somebody may be waiting for a password:
 // it is loadPercent until settled has passed. Taking the vault in needs loadFactor times its size; for that of a
@@ -74,6 +73,7 @@ func Run(ctx context.Context, c *config.Config, models map[string]policy.Model, 
 	if err := lockmem.Harden(); err != nil {
 		log.Warn("the memory of this process is not protected from others of the same user", "err", err)
 	}
+	defer runtime.KeepAlive(make([]byte, ballast)) // before anything that was used is free for it
 	arena, err := allocate(c)
 	if err != nil {
 		return err
@@ -131,7 +131,6 @@ func Run(ctx context.Context, c *config.Config, models map[string]policy.Model, 
 // allocate takes the memory that secrets are in, and beside that as much as taking the vault in needs.
 func allocate(c *config.Config) (*lockmem.Arena, error) {
 	debug.SetGCPercent(loadPercent)
-	ballast = make([]byte, ballastOctets) // before anything that was used is free for it
 	var ordinary sync.WaitGroup
 	ordinary.Go(func() { heap.Reserve(loadFactor * int(min(sealed.Size(vaultDir(c)), mostReserved))) })
 	defer ordinary.Wait()
