@@ -3,6 +3,7 @@ package admin_test
 import (
 	"crypto/rand"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -47,9 +48,9 @@ func (w *worker) run(sweep bool) *errand.Report {
 	keys := &errand.Keys{Token: w.key}
 	_, err := rand.Read(keys.Batch[:])
 	must(w.T, err)
-	task := &errand.Task{Generation: 1, Sweep: sweep, Token: w.token}
-	for _, k := range w.known {
-		task.Known = append(task.Known, k)
+	task := &errand.Task{Generation: 1, Sweep: sweep, Token: w.token, Held: map[string]int{}}
+	for id := range w.known {
+		task.Held[id.Scope]++
 	}
 	for _, x := range w.indexes {
 		task.Indexes = append(task.Indexes, x)
@@ -67,6 +68,7 @@ func (w *worker) run(sweep bool) *errand.Report {
 			w.token, w.key = &t, keys.Batch
 			return nil
 		},
+		Known: func() ([]errand.Known, error) { return slices.Collect(maps.Values(w.known)), nil },
 	})
 	must(w.T, err)
 	for _, s := range report.Scopes {

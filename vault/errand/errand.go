@@ -1,20 +1,22 @@
 // Package errand is what the daemon and its sync worker say to each other over
 // two pipes.
 //
-// The daemon sends two keys of 32 octets, then the task in two frames: what is
-// asked, and what is known. The worker answers with frames: any number of sealed
-// records, then one report, then the end of the pipe. A frame is its length as
-// four octets, high order first, and that much: one octet that says what it is,
-// and the rest. Tasks, tokens and reports are JSON. Records and what is known are
-// many and come with every poll, so they have a layout of their own (layout.go).
+// The daemon sends two keys of 32 octets, then the task in one frame. The worker
+// answers with frames: any number of sealed records, then one report, then the end
+// of the pipe. Before its first record it may ask once for what is known, as most
+// polls need not: then the daemon sends that too, in one or more frames, and the
+// end of its pipe. A frame is its length as four octets, high order first, and
+// that much: one octet that says what it is, and the rest. Tasks, tokens, reports
+// and the question are JSON. Records and what is known are many, so they have a
+// layout of their own (layout.go).
 //
 // The two programs are of one installation, and of different versions for a
 // moment during an upgrade. Members of the JSON that one of them does not know
 // pass. A layout never changes: another one is another kind of frame, and one of
 // an unknown kind fails that run, after which the daemon tries again.
 //
-// The worker's side is Receive and Writer, the daemon's is Send and Reader.
-// What either reads is bounded before it is taken.
+// The worker's side is Receive, Orders and Writer, the daemon's is Send, SendKnown
+// and Reader. What either reads is bounded before it is taken.
 package errand
 
 import (
@@ -29,26 +31,27 @@ import (
 const (
 	KeySize   = 32
 	MaxFrame  = 16 << 20
+	MaxKnown  = 16 << 20  // all frames of what is known together
 	MaxAnswer = 256 << 20 // all frames of one worker together
 )
 
 // ErrTooLong reports a frame or an answer beyond its bound.
 var ErrTooLong = errors.New("errand: too long")
 
-// Task is what the daemon asks for. Known is all it holds: what is missing from
-// Vault is found by it, and only what is newer is read.
+// Task is what the daemon asks for.
 type Task struct {
-	Generation uint64        `json:"generation"` // of the batch whose key was sent
-	Token      *sealed.Token `json:"token,omitempty"`
-	Known      []Known       `json:"-"` // in the frame that follows
-	Refused    []Refused     `json:"refused,omitempty"`
-	Indexes    []Index       `json:"indexes,omitempty"`
-	Sweep      bool          `json:"sweep,omitempty"`   // look at everything, whatever the indexes hint
-	Sources    []snapshot.ID `json:"sources,omitempty"` // read the sources of these too; a sweep reads all
-	Only       []snapshot.ID `json:"only,omitempty"`    // look at these and at nothing else
+	Generation uint64         `json:"generation"` // of the batch whose key was sent
+	Token      *sealed.Token  `json:"token,omitempty"`
+	Held       map[string]int `json:"held,omitempty"` // by scope: how many documents are known
+	Refused    []Refused      `json:"refused,omitempty"`
+	Indexes    []Index        `json:"indexes,omitempty"`
+	Sweep      bool           `json:"sweep,omitempty"`   // look at everything, whatever the indexes hint
+	Sources    []snapshot.ID  `json:"sources,omitempty"` // read the sources of these too; a sweep reads all
+	Only       []snapshot.ID  `json:"only,omitempty"`    // look at these and at nothing else
 }
 
-// Known is one document that the daemon holds.
+// Known is one document that the daemon holds. With all of them it is found what
+// is missing from Vault, and only what is newer is read.
 type Known struct {
 	ID      snapshot.ID
 	Version int64
@@ -138,10 +141,11 @@ type Fault struct {
 	Created time.Time `json:"created,omitzero"`
 }
 
-// Message is one frame of an answer: exactly one of the three is set. A token
+// Message is one frame of an answer: exactly one of the four is set. A token
 // on its own is to be kept at once: what it was made from can be used only once.
 type Message struct {
-	Put    *sealed.Record `json:"-"` // a frame of its own kind
-	Token  *sealed.Token  `json:"token,omitempty"`
-	Report *Report        `json:"report,omitempty"`
+	Put       *sealed.Record `json:"-"` // a frame of its own kind
+	Token     *sealed.Token  `json:"token,omitempty"`
+	Report    *Report        `json:"report,omitempty"`
+	WantKnown bool           `json:"want_known,omitempty"` // once, and before any record
 }

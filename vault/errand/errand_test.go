@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -25,14 +26,18 @@ func aTask() *errand.Task {
 	return &errand.Task{
 		Generation: 7,
 		Token:      &sealed.Token{Generation: 6, Box: []byte("box")},
-		Known: []errand.Known{
-			{ID: id("payroll"), Version: 3, Created: time.Date(2026, 1, 2, 3, 4, 5, 678, time.UTC)},
-			{ID: id("reports"), Version: -1 << 63, Turn: 1<<63 - 1, Mark: []byte("mark"), Source: "ldap/static-cred/x"},
-			{ID: snapshot.ID{Scope: "platforms/unix", Kind: snapshot.BatchUserKind, Name: "payroll"}, Created: time.Date(9999, 12, 31, 23, 59, 59, 999999999, time.UTC)},
-			{ID: snapshot.ID{Scope: "platforms/unix", Kind: snapshot.PolicyKind, Name: "opcon"}},
-			{},
-		},
-		Sweep: true,
+		Held:       map[string]int{"machines/db01": 2, "platforms/unix": 2, "": 1},
+		Sweep:      true,
+	}
+}
+
+func someKnown() []errand.Known {
+	return []errand.Known{
+		{ID: id("payroll"), Version: 3, Created: time.Date(2026, 1, 2, 3, 4, 5, 678, time.UTC)},
+		{ID: id("reports"), Version: -1 << 63, Turn: 1<<63 - 1, Mark: []byte("mark"), Source: "ldap/static-cred/x"},
+		{ID: snapshot.ID{Scope: "platforms/unix", Kind: snapshot.BatchUserKind, Name: "payroll"}, Created: time.Date(9999, 12, 31, 23, 59, 59, 999999999, time.UTC)},
+		{ID: snapshot.ID{Scope: "platforms/unix", Kind: snapshot.PolicyKind, Name: "opcon"}},
+		{},
 	}
 }
 
@@ -53,11 +58,11 @@ func TestTaskArrivesOverAPipe(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	go func() {
-		_, _ = w.Write(keysAnd(t, aTask())) // what is lost the other end misses
-		w.Close()
-	}()
-	keys, got, err := errand.Receive(r)
+	_, err = w.Write(keysAnd(t, aTask())) // a pipe takes that much
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys, got, orders, err := errand.Receive(r)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,6 +71,16 @@ func TestTaskArrivesOverAPipe(t *testing.T) {
 	}
 	if want := aTask(); !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
+	}
+	if err := orders.Silent(); err != nil {
+		t.Error(err)
+	}
+	go func() {
+		_ = errand.SendKnown(w, slices.Values(someKnown())) // what is lost the other end misses
+		w.Close()
+	}()
+	if known, err := orders.Known(); err != nil || !reflect.DeepEqual(known, someKnown()) {
+		t.Errorf("got %+v, %v; want %+v", known, err, someKnown())
 	}
 	if s := fmt.Sprintf("%v %+v %#v", keys, keys, *keys); strings.Contains(s, "1, 1") || strings.Contains(s, "1 1") {
 		t.Errorf("keys print as %s", s)
@@ -87,8 +102,8 @@ func TestReceiveRefuses(t *testing.T) {
 		}
 		return b
 	}
-	const good, none = `t{"generation":1}`, "k\x00"
-	if _, task, err := errand.Receive(bytes.NewReader(frames(good, none))); err != nil || task.Generation != 1 || task.Known != nil {
+	const good = `t{"generation":1}`
+	if _, task, _, err := errand.Receive(bytes.NewReader(frames(good))); err != nil || task.Generation != 1 || task.Held != nil {
 		t.Fatalf("got %+v, %v: what the cases below begin with is not right", task, err)
 	}
 	cases := map[string]struct {
@@ -103,27 +118,116 @@ func TestReceiveRefuses(t *testing.T) {
 		"something after it":   {append(bytes.Clone(whole), 0), nil},
 		"generation 0":         {zero, nil},
 		"4 GiB":                {long, errand.ErrTooLong},
-		"two values in one":    {frames(good+"{}", none), nil},
+		"two values in one":    {frames(good + "{}"), nil},
 		"an empty frame":       {frames(""), nil},
-		"a list for an object": {frames("t[]", none), nil},
-		"another kind":         {frames(`m{"generation":1}`, none), nil},
-		"nothing known":        {frames(good), io.ErrUnexpectedEOF},
+		"a list for an object": {frames("t[]"), nil},
+		"another kind":         {frames(`m{"generation":1}`), nil},
 		"two tasks":            {frames(good, good), nil},
-		"known without number": {frames(good, "k"), nil},
-		"more than there are":  {frames(good, "k\xff\xff\xff\xff\x0f"), nil},
-		"fewer than there are": {frames(good, "k\x00\x00"), nil},
-		"neither place":        {frames(good, "k\x01\x02\x00\x00\x00\x00\x00\x00\x00"), nil},
-		"a long text":          {frames(good, "k\x01\x00\x09\x00\x00\x00\x00\x00\x00"), nil},
-		"a second's 2^30 ns":   {frames(good, "k\x01\x00\x00\x00\x00\x80\x80\x80\x80\x04\x00\x00\x00"), nil},
-		"the year 292277026":   {frames(good, "k\x01\x00\x00\x00\xfe\xff\xff\xff\xff\xff\xff\xff\xff\x01\x00\x00\x00\x00"), nil},
+		"known unasked":        {frames(good, oneKnown), nil},
+		"fewer than none":      {frames(`t{"generation":1,"held":{"s":-1}}`), nil},
+		"too many":             {frames(`t{"generation":1,"held":{"s":100000000}}`), nil},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			_, _, err := errand.Receive(bytes.NewReader(c.in))
+			_, _, _, err := errand.Receive(bytes.NewReader(c.in))
 			if err == nil || c.want != nil && !errors.Is(err, c.want) {
 				t.Errorf("got %v, want %v", err, c.want)
 			}
 		})
+	}
+}
+
+// oneKnown is a frame with one document, in which all is empty.
+const oneKnown = "k\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00"
+
+func TestKnownRefuses(t *testing.T) {
+	for name, c := range map[string]struct {
+		frames []string
+		after  string
+		want   error
+	}{
+		"right":                {[]string{oneKnown, oneKnown}, "", nil},
+		"none":                 {nil, "", io.ErrUnexpectedEOF},
+		"fewer than counted":   {[]string{oneKnown}, "", io.ErrUnexpectedEOF},
+		"more than counted":    {[]string{oneKnown, oneKnown, oneKnown}, "", errAny},
+		"more in one":          {[]string{"k\x03" + strings.Repeat(oneKnown[2:], 3)}, "", errAny},
+		"half a frame":         {[]string{oneKnown}, "\x00\x00\x00\x09k", io.ErrUnexpectedEOF},
+		"something after":      {[]string{oneKnown, oneKnown}, "x", errAny},
+		"over the bound":       {[]string{oneKnown}, "\x01\x00\x00\x00", errand.ErrTooLong},
+		"another kind":         {[]string{oneKnown, `t{"generation":1}`}, "", errAny},
+		"an empty frame":       {[]string{""}, "", errAny},
+		"without number":       {[]string{"k"}, "", errAny},
+		"a frame of none":      {[]string{"k\x00"}, "", errAny},
+		"more than there are":  {[]string{"k\xff\xff\xff\xff\x0f"}, "", errAny},
+		"fewer than there are": {[]string{oneKnown + "\x00"}, "", errAny},
+		"neither place":        {[]string{"k\x01\x02\x00\x00\x00\x00\x00\x00\x00"}, "", errAny},
+		"a long text":          {[]string{"k\x01\x00\x09\x00\x00\x00\x00\x00\x00"}, "", errAny},
+		"a second's 2^30 ns":   {[]string{"k\x01\x00\x00\x00\x00\x80\x80\x80\x80\x04\x00\x00\x00"}, "", errAny},
+		"the year 292277026":   {[]string{"k\x01\x00\x00\x00\xfe\xff\xff\xff\xff\xff\xff\xff\xff\x01\x00\x00\x00\x00"}, "", errAny},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var in []byte
+			for _, f := range c.frames {
+				in = append(binary.BigEndian.AppendUint32(in, uint32(len(f))), f...)
+			}
+			task := keysAnd(t, &errand.Task{Generation: 1, Held: map[string]int{"": 2}})
+			_, _, orders, err := errand.Receive(&inTurn{task, append(in, c.after...)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			switch known, err := orders.Known(); {
+			case c.want == nil && (err != nil || len(known) != 2):
+				t.Errorf("got %+v, %v", known, err)
+			case c.want == errAny && err == nil, c.want != nil && c.want != errAny && !errors.Is(err, c.want):
+				t.Errorf("got %+v, %v; want %v", known, err, c.want)
+			}
+		})
+	}
+}
+
+var errAny = errors.New("any error")
+
+// inTurn yields one text and then, at another read, the other: as a daemon does that waits for a question.
+type inTurn [2][]byte
+
+func (r *inTurn) Read(p []byte) (int, error) {
+	if len(r[0]) == 0 {
+		r[0], r[1] = r[1], nil
+	}
+	if len(r[0]) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(p, r[0])
+	r[0] = r[0][n:]
+	return n, nil
+}
+
+// TestManyKnown sends more than one frame takes, and more than all may take.
+func TestManyKnown(t *testing.T) {
+	many := func(n, size int) []errand.Known {
+		list := make([]errand.Known, n)
+		for i := range list {
+			list[i] = errand.Known{ID: id(fmt.Sprintf("%05d", i)), Version: int64(i), Source: strings.Repeat("s", size)}
+		}
+		return list
+	}
+	want := many(20_000, 0)
+	want[9].Source = strings.Repeat("s", 1<<20)
+	var b bytes.Buffer
+	if err := errand.SendKnown(&b, slices.Values(want)); err != nil {
+		t.Fatal(err)
+	}
+	_, _, orders, err := errand.Receive(&inTurn{keysAnd(t, &errand.Task{Generation: 1, Held: map[string]int{"machines/db01": len(want)}}), b.Bytes()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := orders.Known(); err != nil || !slices.EqualFunc(got, want, func(a, b errand.Known) bool {
+		return a.ID == b.ID && a.Version == b.Version && a.Source == b.Source && a.Created.Equal(b.Created.UTC())
+	}) {
+		t.Errorf("got %d, %v", len(got), err)
+	}
+	if err := errand.SendKnown(io.Discard, slices.Values(many(20, 1<<20))); !errors.Is(err, errand.ErrTooLong) {
+		t.Errorf("20 MiB: got %v", err)
 	}
 }
 
@@ -214,8 +318,22 @@ func TestAnswerRefuses(t *testing.T) {
 	if _, err := errand.NewReader(bytes.NewReader(append(in, 'x'))).Next(); err == nil {
 		t.Error("something after the report was let pass")
 	}
+	const ask, record = `m{"want_known":true}`, "r" + "\x00\x00\x00\x00\x00\x00\x00\x00\x00"
+	for name, list := range map[string][]string{"asked twice": {ask, ask}, "asked after a record": {record, ask}} {
+		var in []byte
+		for _, f := range list {
+			in = append(binary.BigEndian.AppendUint32(in, uint32(len(f))), f...)
+		}
+		r := errand.NewReader(bytes.NewReader(in))
+		if _, err := r.Next(); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if m, err := r.Next(); err == nil {
+			t.Errorf("%s: got %+v", name, m)
+		}
+	}
 	w := errand.NewWriter(io.Discard)
-	for _, m := range []errand.Message{{}, {Put: &sealed.Record{}, Report: &errand.Report{}}} {
+	for _, m := range []errand.Message{{}, {WantKnown: true, Report: &errand.Report{}}, {Put: &sealed.Record{}, Report: &errand.Report{}}} {
 		if err := w.Message(m); err == nil {
 			t.Errorf("wrote %+v", m)
 		}
@@ -308,24 +426,34 @@ func FuzzReader(f *testing.F) {
 }
 
 func FuzzReceive(f *testing.F) {
-	var b bytes.Buffer
-	b.Write(make([]byte, 64))
-	_ = errand.Send(&b, aTask()) // a buffer takes all
+	b := bytes.NewBuffer(make([]byte, 64))
+	_ = errand.Send(b, aTask()) // a buffer takes all
+	first := b.Len()
+	_ = errand.SendKnown(b, slices.Values(someKnown())) // likewise
 	f.Add(b.Bytes())
 	f.Fuzz(func(t *testing.T, in []byte) {
-		keys, task, err := errand.Receive(bytes.NewReader(in))
+		keys, task, orders, err := errand.Receive(&inTurn{in[:min(len(in), first)], in[min(len(in), first):]})
 		if (err == nil) != (keys != nil && task != nil) {
 			t.Fatalf("keys %v, task %v, error %v", keys != nil, task != nil, err)
 		}
 		if err != nil {
 			return
 		}
-		again := bytes.NewBuffer(make([]byte, 64))
-		if err := errand.Send(again, task); err != nil {
-			return // a time of the rest that JSON cannot say again
+		known, err := orders.Known()
+		if err != nil {
+			return
 		}
-		if _, second, err := errand.Receive(again); err != nil || !reflect.DeepEqual(second.Known, task.Known) {
-			t.Fatalf("the second time: %v, known %+v, was %+v", err, second, task.Known)
+		task.Refused, task.Indexes = nil, nil // their times may be such as JSON cannot say again
+		again, rest := bytes.NewBuffer(make([]byte, 64)), new(bytes.Buffer)
+		if err := errors.Join(errand.Send(again, task), errand.SendKnown(rest, slices.Values(known))); err != nil {
+			t.Fatal(err)
+		}
+		_, _, orders, err = errand.Receive(&inTurn{again.Bytes(), rest.Bytes()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if second, err := orders.Known(); err != nil || !reflect.DeepEqual(second, known) {
+			t.Fatalf("the second time: %v, known %+v, was %+v", err, second, known)
 		}
 	})
 }

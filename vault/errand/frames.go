@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"slices"
 )
 
@@ -32,7 +33,7 @@ const (
 	taskFrame    kind = 't' // JSON
 	knownFrame   kind = 'k'
 	recordFrame  kind = 'r'
-	messageFrame kind = 'm' // JSON: a token or a report
+	messageFrame kind = 'm' // JSON: a token, a report or a question
 )
 
 // Send writes the task. The keys went before it, from locked memory.
@@ -41,61 +42,103 @@ func Send(w io.Writer, t *Task) error {
 	if err != nil {
 		return err
 	}
-	known := len(b)
-	if b, err = sized(appendKnown(begin(b, knownFrame), t.Known), known); err != nil {
-		return err
-	}
 	if _, err := w.Write(b); err != nil {
 		return fmt.Errorf("errand: %w", err)
 	}
 	return nil
 }
 
-// Receive reads keys and task, and that the daemon says no more. The caller wipes the keys.
-func Receive(r io.Reader) (*Keys, *Task, error) {
-	k := new(Keys)
-	for _, key := range []*[KeySize]byte{&k.Batch, &k.Token} {
-		if _, err := io.ReadFull(r, key[:]); err != nil {
-			k.Wipe()
-			return nil, nil, fmt.Errorf("errand: keys: %w", err)
+// SendKnown writes what is known, all that the task counts and scope by scope,
+// after the worker asked for it. Nothing follows it.
+func SendKnown(w io.Writer, known iter.Seq[Known]) error {
+	p := packer{w: w}
+	for k := range known {
+		if err := p.add(&k); err != nil {
+			return err
 		}
 	}
-	t := new(Task)
-	err := readTask(r, t)
-	if err != nil {
-		k.Wipe()
-		return nil, nil, err
-	}
-	return k, t, nil
+	return p.flush()
 }
 
-func readTask(in io.Reader, t *Task) error {
-	r := bufio.NewReaderSize(in, buffer)
-	b, err := readFrame(r, MaxFrame)
+// Orders is the worker's end of what the daemon sends after the task.
+type Orders struct {
+	r    *bufio.Reader
+	held int // documents that the task counts
+}
+
+// Receive reads keys and task. The caller wipes the keys.
+func Receive(in io.Reader) (*Keys, *Task, *Orders, error) {
+	k := new(Keys)
+	for _, key := range []*[KeySize]byte{&k.Batch, &k.Token} {
+		if _, err := io.ReadFull(in, key[:]); err != nil {
+			k.Wipe()
+			return nil, nil, nil, fmt.Errorf("errand: keys: %w", err)
+		}
+	}
+	o := &Orders{r: bufio.NewReaderSize(in, buffer)}
+	t, err := o.task()
+	if err != nil {
+		k.Wipe()
+		return nil, nil, nil, err
+	}
+	return k, t, o, nil
+}
+
+func (o *Orders) task() (*Task, error) {
+	t := new(Task)
+	b, err := readFrame(o.r, MaxFrame)
 	if err == nil {
 		err = decode(b, taskFrame, t)
 	}
-	if err == nil {
-		b, err = readFrame(r, MaxFrame)
-	}
-	if err == nil {
-		t.Known, err = readKnown(b)
-	}
 	switch {
 	case err != nil:
-		return fmt.Errorf("errand: task: %w", unexpected(err))
+		return nil, fmt.Errorf("errand: task: %w", unexpected(err))
 	case t.Generation == 0:
-		return errors.New("errand: task: generation 0")
+		return nil, errors.New("errand: task: generation 0")
 	}
-	return atEnd(r)
+	for scope, n := range t.Held {
+		if n < 0 || n > MaxKnown/leastKnown {
+			return nil, fmt.Errorf("errand: task: %d documents of %q", n, scope)
+		}
+		o.held += n
+	}
+	return t, o.Silent()
 }
 
-var errMessage = errors.New("errand: a message is a record, a token or a report")
+// Silent is nil as long as nothing came that was not asked for.
+func (o *Orders) Silent() error {
+	if o.r.Buffered() > 0 {
+		return errors.New("errand: something follows the task that was not asked for")
+	}
+	return nil
+}
+
+// Known reads what is known, scope by scope, and that the daemon says no more. It
+// is called once, after the question was written.
+func (o *Orders) Known() ([]Known, error) {
+	known, left := make([]Known, 0, min(o.held, MaxKnown/usualKnown)), int64(MaxKnown)
+	for b := []byte(nil); len(known) < o.held; {
+		var err error
+		if b, err = readFrameInto(b[:0], o.r, left); err == nil {
+			left -= int64(len(b)) + 4
+			known, err = readKnown(b, known)
+		}
+		if err == nil && len(known) > o.held {
+			err = errors.New("more than the task counts")
+		}
+		if err != nil {
+			return nil, fmt.Errorf("errand: what is known: %w", unexpected(err))
+		}
+	}
+	return known, atEnd(o.r)
+}
+
+var errMessage = errors.New("errand: a message is a record, a token, a report or a question")
 
 // one reports whether m is exactly one of what a message can be.
 func (m *Message) one() bool {
 	n := 0
-	for _, is := range [3]bool{m.Put != nil, m.Token != nil, m.Report != nil} {
+	for _, is := range [...]bool{m.Put != nil, m.Token != nil, m.Report != nil, m.WantKnown} {
 		if is {
 			n++
 		}
@@ -119,8 +162,7 @@ type Writer struct {
 func NewWriter(w io.Writer) *Writer { return &Writer{w: w, left: MaxAnswer} }
 
 // Message writes m. Records may wait for more of them: without the report they
-// are nothing. A token, and a report, is written with all before it when Message
-// returns. After a report, and after an error of the pipe, nothing more is
+// are nothing. All else is written with all before it when Message returns. After a report, and after an error of the pipe, nothing more is
 // written. Message takes care that records leave room for a report.
 func (w *Writer) Message(m Message) error {
 	switch {
@@ -165,9 +207,12 @@ func appendMessage(b []byte, m Message) ([]byte, error) {
 
 // Reader is the daemon's end of an answer.
 type Reader struct {
-	r    *bufio.Reader
-	left int64
-	err  error
+	r     *bufio.Reader
+	left  int64
+	asked bool // for what is known, or too late for that
+	err   error
+
+	reported bool
 }
 
 // NewReader returns a Reader of one answer from r.
@@ -175,17 +220,26 @@ func NewReader(r io.Reader) *Reader {
 	return &Reader{r: bufio.NewReaderSize(r, buffer), left: MaxAnswer}
 }
 
-// Next returns the next message. The report is the last: after it Next has seen
-// the end of the pipe, and returns io.EOF from then on. An answer that ends
-// before its report ends in io.ErrUnexpectedEOF. Every error stays.
-func (r *Reader) Next() (Message, error) {
-	if r.err != nil {
+// Next returns the next message. The report is the last, and comes before the
+// end of the pipe: whoever asks once more waits for that, and gets io.EOF from
+// then on. An answer that ends before its report ends in io.ErrUnexpectedEOF.
+// Every error stays.
+func (r *Reader) Next() (m Message, err error) {
+	switch {
+	case r.err != nil:
 		return Message{}, r.err
+	case r.reported:
+		if err = atEnd(r.r); err == nil {
+			err = io.EOF
+		}
+	default:
+		m, err = r.next()
 	}
-	m, err := r.next()
 	if err == nil && m.Report != nil {
-		r.err = io.EOF
-		err = atEnd(r.r)
+		r.reported = true
+		if r.r.Buffered() > 0 {
+			err = atEnd(r.r)
+		}
 	}
 	if err != nil {
 		r.err = err
@@ -209,9 +263,13 @@ func (r *Reader) next() (Message, error) {
 	if err != nil {
 		return Message{}, fmt.Errorf("errand: answer: %w", err)
 	}
-	if !m.one() {
+	switch {
+	case !m.one():
 		return Message{}, errMessage
+	case m.WantKnown && r.asked:
+		return Message{}, errors.New("errand: answer: asks a second time, or too late, for what is known")
 	}
+	r.asked = r.asked || m.WantKnown || m.Put != nil
 	return m, nil
 }
 
@@ -241,7 +299,10 @@ const room = 1 << 20
 
 // readFrame returns io.EOF only where a frame could have begun. It makes room
 // as octets come, so that a length alone costs nothing.
-func readFrame(r *bufio.Reader, most int64) ([]byte, error) {
+func readFrame(r *bufio.Reader, most int64) ([]byte, error) { return readFrameInto(nil, r, most) }
+
+// readFrameInto is readFrame with room that is there already.
+func readFrameInto(b []byte, r *bufio.Reader, most int64) ([]byte, error) {
 	var head [4]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {
 		return nil, err
@@ -250,7 +311,6 @@ func readFrame(r *bufio.Reader, most int64) ([]byte, error) {
 	if n > most {
 		return nil, fmt.Errorf("%w: a frame of %d octets", ErrTooLong, n)
 	}
-	var b []byte
 	for have := int64(0); have < n; have = int64(len(b)) {
 		more := min(n-have, max(have, room))
 		b = slices.Grow(b, int(more))[:have+more]

@@ -1,8 +1,11 @@
 package errand
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
+	"io"
 	"slices"
 	"time"
 
@@ -12,9 +15,9 @@ import (
 
 // A record, and each document of what is known, is its fields in order. A number
 // is a varint. A text is its length and its octets. A time is its seconds since
-// 1970 and its nanoseconds. What is known begins with how many there are; each of
-// them begins with an octet that says whether scope and kind follow (newPlace) or
-// are those of the one before, as most are.
+// 1970 and its nanoseconds. A frame of what is known begins with how many there
+// are in it; each of them begins with an octet that says whether scope and kind
+// follow (newPlace) or are those of the one before, as most are.
 
 const (
 	samePlace = 0
@@ -52,49 +55,84 @@ func readRecord(b []byte) (*sealed.Record, error) {
 	return r, f.end()
 }
 
-func appendKnown(b []byte, known []Known) []byte {
-	b = binary.AppendUvarint(slices.Grow(b, usualKnown*len(known)), uint64(len(known)))
-	var last snapshot.ID
-	for i := range known {
-		k := &known[i]
-		if k.ID.Scope == last.Scope && k.ID.Kind == last.Kind {
-			b = append(b, samePlace)
-		} else {
-			b = appendText(append(b, newPlace), k.ID.Scope)
-			b = appendText(b, k.ID.Kind)
-		}
-		b = appendText(b, k.ID.Name)
-		last = k.ID
-		b = binary.AppendVarint(b, k.Version)
-		b = appendTime(b, k.Created)
-		b = binary.AppendVarint(b, k.Turn)
-		b = appendText(b, k.Mark)
-		b = appendText(b, k.Source)
-	}
-	return b
+// packer writes what is known in frames of about the size of a buffer.
+type packer struct {
+	w    io.Writer
+	buf  []byte // one frame without its number of documents, which comes before
+	n    int
+	sent int
+	last snapshot.ID
 }
 
-// readKnown reads a whole frame, and keeps b.
-func readKnown(b []byte) ([]Known, error) {
+// place is what a frame begins with: its length, its kind, and the number of its
+// documents, in as many octets as it takes and at the end of the place.
+const place = 4 + 1 + binary.MaxVarintLen64
+
+func (p *packer) add(k *Known) error {
+	if p.n == 0 {
+		p.buf = slices.Grow(p.buf[:0], buffer)[:place]
+	}
+	if p.n > 0 && k.ID.Scope == p.last.Scope && k.ID.Kind == p.last.Kind {
+		p.buf = append(p.buf, samePlace)
+	} else {
+		p.buf = appendText(append(p.buf, newPlace), k.ID.Scope)
+		p.buf = appendText(p.buf, k.ID.Kind)
+	}
+	p.last = k.ID
+	p.buf = appendText(p.buf, k.ID.Name)
+	p.buf = binary.AppendVarint(p.buf, k.Version)
+	p.buf = appendTime(p.buf, k.Created)
+	p.buf = binary.AppendVarint(p.buf, k.Turn)
+	p.buf = appendText(p.buf, k.Mark)
+	p.buf = appendText(p.buf, k.Source)
+	if p.n++; len(p.buf) < buffer-usualKnown {
+		return nil
+	}
+	return p.flush()
+}
+
+// flush writes the frame, if anything is in it.
+func (p *packer) flush() error {
+	if p.n == 0 {
+		return nil
+	}
+	var number [binary.MaxVarintLen64]byte
+	n := binary.PutUvarint(number[:], uint64(p.n))
+	start := place - n - 1 - 4
+	p.buf[start+4] = byte(knownFrame)
+	copy(p.buf[start+5:], number[:n])
+	b, err := sized(p.buf, start)
+	if err != nil {
+		return err
+	}
+	p.n = 0
+	if p.sent += len(b) - start; p.sent > MaxKnown {
+		return fmt.Errorf("%w: what is known takes over %d octets", ErrTooLong, MaxKnown)
+	}
+	if _, err := p.w.Write(b[start:]); err != nil {
+		return fmt.Errorf("errand: %w", err)
+	}
+	return nil
+}
+
+// readKnown reads a whole frame, of at least one document, behind those of the
+// frames before. It keeps nothing of b.
+func readKnown(b []byte, known []Known) ([]Known, error) {
 	if err := isKind(b, knownFrame); err != nil {
 		return nil, err
 	}
 	f := fields{rest: b[1:]}
 	n := f.count()
-	if n > uint64(len(f.rest)/leastKnown) {
+	if n == 0 || n > uint64(len(f.rest)/leastKnown) {
 		return nil, errLayout
 	}
-	if n == 0 {
-		return nil, f.end()
-	}
-	known := make([]Known, n)
 	all := string(b)                   // one allocation for all names
 	name := func(text []byte) string { // text is what f took last
 		end := len(all) - len(f.rest)
 		return all[end-len(text) : end]
 	}
 	var id snapshot.ID
-	for i := range known {
+	for range n {
 		switch f.count() {
 		case samePlace:
 		case newPlace:
@@ -103,14 +141,14 @@ func readKnown(b []byte) ([]Known, error) {
 			f.fail()
 		}
 		id.Name = name(f.text())
-		known[i] = Known{
+		known = append(known, Known{
 			ID:      id,
 			Version: f.number(),
 			Created: f.time(),
 			Turn:    f.number(),
-			Mark:    f.text(),
+			Mark:    bytes.Clone(f.text()),
 			Source:  string(f.text()),
-		}
+		})
 	}
 	return known, f.end()
 }

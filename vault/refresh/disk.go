@@ -79,5 +79,6 @@ const endTime = 3 * time.Second
 func (r *Refresher) end(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTime)
 	defer cancel()
+	r.leaving.Wait()
 	r.save(ctx)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"os"
 	"time"
 
@@ -23,11 +24,11 @@ type brought struct {
 	report     errand.Report
 }
 
-// fetch sends the worker out. The batch key goes to it through a pipe, by
+// fetch sends the worker out and returns with its report; the worker may end
+// later, before the next one begins. The batch key goes to it through a pipe, by
 // write(2) from locked memory.
 func (r *Refresher) fetch(ctx context.Context, what task) (b brought, err error) {
-	ctx, cancel := context.WithTimeout(ctx, fetchTime)
-	defer cancel()
+	r.leaving.Wait()
 	theirIn, ourOut, err := os.Pipe()
 	if err != nil {
 		return b, err
@@ -36,52 +37,67 @@ func (r *Refresher) fetch(ctx context.Context, what task) (b brought, err error)
 	if err != nil {
 		return b, errors.Join(err, theirIn.Close(), ourOut.Close())
 	}
-	defer ourIn.Close()    // read only
-	defer theirIn.Close()  // the worker has its own descriptor
-	defer ourOut.Close()   // a worker that did not read its orders has failed anyway
-	defer theirOut.Close() // closed early below; a second time does no harm
-
+	defer ourIn.Close() // read only
 	orders := r.orders(what)
 	if b.generation, err = r.sendKeys(ctx, ourOut, &orders); err != nil {
-		return b, fmt.Errorf("refresh: keys for the worker: %w", err)
+		return b, errors.Join(fmt.Errorf("refresh: keys for the worker: %w", err), theirIn.Close(), ourOut.Close(), theirOut.Close())
 	}
 
-	ended := make(chan error, 1) // ends when the worker has, or ctx
-	go func() {
+	ctx, cancel := context.WithTimeout(ctx, fetchTime)
+	asked, over := make(chan struct{}), make(chan struct{}) // over: nothing is waited for any more
+	ended := make(chan error, 1)
+	r.leaving.Go(func() { // ends when the worker has, or ctx
 		err := r.o.Worker.Sync(ctx, theirIn, theirOut)
+		theirIn.Close()  // a worker that left without reading must not block the sender
 		theirOut.Close() // so that reading ends although no report came
 		ended <- err
-	}()
-	sent := make(chan error, 1) // ends when the task is in the pipe, or its reading end is closed
-	go func() {
-		orders.Known = r.known() // while the worker starts; nothing of it changes before fetch is done
-		sent <- errors.Join(errand.Send(ourOut, &orders), ourOut.Close())
+		<-over
+		cancel()
+	})
+	sent := make(chan error, 1)
+	go func() { // ends when nothing more is to be sent, or the reading end is closed; r.held stays as it is until then
+		err := errand.Send(ourOut, &orders)
+		if err == nil {
+			select {
+			case <-asked:
+				err = errand.SendKnown(ourOut, r.known())
+			case <-over:
+			}
+		}
+		sent <- errors.Join(err, ourOut.Close())
 	}()
 	r.spare = 0
-	received := r.receive(ctx, ourIn, &b)
-	theirIn.Close() // a worker that left without reading must not block the sender
-	workerErr := <-ended
-	sendErr := <-sent
+	received := r.receive(ctx, ourIn, &b, asked)
+	close(over)
 	if received == nil {
+		<-sent
 		if len(b.records) == 0 && b.report.Token == nil && !b.token {
 			r.spare = b.generation
 		}
 		return b, nil
 	}
+	ourIn.Close() // nobody listens to it any more
+	workerErr := <-ended
+	sendErr := <-sent
 	if workerErr != nil {
 		return b, workerErr
 	}
 	return b, errors.Join(fmt.Errorf("refresh: the worker did not report: %w", received), sendErr)
 }
 
-// orders is what the worker is told, but for what is known.
+// orders is what the worker is told at first.
 func (r *Refresher) orders(what task) errand.Task {
-	t := errand.Task{Token: r.o.Store.Token(), Sweep: what.sweep, Sources: what.sources, Only: what.only}
+	t := errand.Task{Token: r.o.Store.Token(), Held: map[string]int{}, Sweep: what.sweep, Sources: what.sources, Only: what.only}
 	for _, f := range r.refused {
 		t.Refused = append(t.Refused, f)
 	}
 	for _, x := range r.indexes {
 		t.Indexes = append(t.Indexes, x)
+	}
+	for _, h := range r.held {
+		if r.serves(h.ID.Scope) {
+			t.Held[h.ID.Scope]++
+		}
 	}
 	return t
 }
@@ -133,23 +149,26 @@ func (r *Refresher) sendBatch(ctx context.Context, w *os.File) (generation uint6
 }
 
 // known is all that this machine holds of where it looks.
-func (r *Refresher) known() []errand.Known {
-	list := make([]errand.Known, 0, len(r.held))
-	for _, h := range r.held {
-		if !r.serves(h.ID.Scope) {
-			continue
+func (r *Refresher) known() iter.Seq[errand.Known] {
+	return func(yield func(errand.Known) bool) {
+		for _, h := range r.held {
+			if !r.serves(h.ID.Scope) {
+				continue
+			}
+			k := errand.Known{ID: h.ID, Version: h.Version, Created: h.Created, Turn: h.Turn, Mark: h.Mark}
+			if h.BatchUser != nil {
+				k.Source = h.BatchUser.Source
+			}
+			if !yield(k) {
+				return
+			}
 		}
-		k := errand.Known{ID: h.ID, Version: h.Version, Created: h.Created, Turn: h.Turn, Mark: h.Mark}
-		if h.BatchUser != nil {
-			k.Source = h.BatchUser.Source
-		}
-		list = append(list, k)
 	}
-	return list
 }
 
-// receive reads messages until the report.
-func (r *Refresher) receive(ctx context.Context, in *os.File, b *brought) error {
+// receive reads messages until the report, and closes asked when the worker asks
+// for what is known.
+func (r *Refresher) receive(ctx context.Context, in *os.File, b *brought, asked chan<- struct{}) error {
 	stop := context.AfterFunc(ctx, func() { in.Close() })
 	defer stop()
 	messages := errand.NewReader(in)
@@ -163,6 +182,8 @@ func (r *Refresher) receive(ctx context.Context, in *os.File, b *brought) error 
 		case m.Token != nil:
 			b.token = true
 			r.keepToken(ctx, m.Token)
+		case m.WantKnown:
+			close(asked) // errand lets it through once
 		case m.Report != nil:
 			b.report = *m.Report
 			return nil

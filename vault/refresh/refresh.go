@@ -126,7 +126,8 @@ type Refresher struct {
 	faults  map[string]string         // by path: why a document cannot be used
 	spare   uint64                    // generation of a batch that nothing was sealed with; 0: none
 	disk    disk
-	told    uint64 // to the witness
+	leaving sync.WaitGroup // of the last worker, which may have reported and not ended
+	told    uint64         // to the witness
 }
 
 // New loads what the store holds and puts it into force, so that the machine
@@ -239,9 +240,11 @@ func (r *Refresher) Run(ctx context.Context) error {
 			reply <- state
 		}
 		due.Reset(state.NextAttempt.Sub(now))
-		// All that is known went to the worker, and what came passed through here several times. Until the
-		// next attempt that much is not needed again, and others on this machine may have it.
-		debug.FreeOSMemory()
+		if t.sweep || state.Changed+state.Removed > 0 {
+			// What came passed through here several times. Until the next attempt that much is not needed
+			// again, and others on this machine may have it.
+			debug.FreeOSMemory()
+		}
 	}
 }
 

@@ -37,20 +37,35 @@ type entry struct {
 type play struct {
 	answer func(*errand.Task) (answer, error)
 	tasks  []errand.Task
-	had    string // the token that the last one got, opened
+	asks   bool           // for what is known
+	again  bool           // asks a second time
+	known  []errand.Known // the answer to the last one that asked
+	stay   chan struct{}  // if not nil: the worker ends when it is closed, long after its report
+	had    string         // the token that the last one got, opened
 }
 
 func (p *play) Sync(_ context.Context, stdin, stdout *os.File) error {
-	keys, task, err := errand.Receive(stdin)
+	keys, task, orders, err := errand.Receive(stdin)
 	if err != nil {
 		return err
 	}
 	p.tasks = append(p.tasks, *task)
+	out := errand.NewWriter(stdout)
+	if p.asks {
+		if err := out.Message(errand.Message{WantKnown: true}); err != nil {
+			return err
+		}
+		if p.known, err = orders.Known(); err != nil {
+			return err
+		}
+		if p.again {
+			return out.Message(errand.Message{WantKnown: true})
+		}
+	}
 	a, err := p.answer(task)
 	if err != nil {
 		return err
 	}
-	out := errand.NewWriter(stdout)
 	p.had = ""
 	if task.Token != nil {
 		text, err := sealed.OpenToken(&keys.Token, task.Token)
@@ -87,7 +102,12 @@ func (p *play) Sync(_ context.Context, stdin, stdout *os.File) error {
 	if a.silent {
 		return nil
 	}
-	return out.Message(errand.Message{Report: &a.report})
+	stay := p.stay
+	err = out.Message(errand.Message{Report: &a.report})
+	if stay != nil {
+		<-stay
+	}
+	return err
 }
 
 var created = time.Date(2026, 11, 22, 1, 0, 0, 0, time.UTC)
@@ -281,10 +301,12 @@ func TestWhatASyncChanges(t *testing.T) {
 		with := wholeScope()
 		with.Token = &sealed.Token{}
 		h.sync(with)
+		h.worker.asks = true
 		h.sync(wholeScope())
+		h.worker.asks = false
 		last := h.worker.tasks[len(h.worker.tasks)-1]
-		if len(last.Known) != 3 || last.Token == nil {
-			t.Errorf("task: %+v", last)
+		if len(h.worker.known) != 3 || last.Held[scope] != 3 || last.Token == nil {
+			t.Errorf("task: %+v, known %+v", last, h.worker.known)
 		}
 	})
 	t.Run("a newer version replaces, an older one does not", func(t *testing.T) {
@@ -385,5 +407,52 @@ func TestARefusedDocumentAges(t *testing.T) {
 	h.sync(wholeScope(), policyDoc("better", 3))
 	if p, _ = h.known.Policy("opcon"); !p.Confirmed.After(before) || p.Fault != "" {
 		t.Errorf("mended: %+v", p)
+	}
+}
+
+// TestAReportIsEnough has a worker that reports and does not end.
+func TestAReportIsEnough(t *testing.T) {
+	h := newHost(t)
+	stay := make(chan struct{})
+	h.worker.stay = stay
+	accepted := make(chan State, 1)
+	go func() { accepted <- h.sync(wholeScope(), batchUser("payroll", 1)) }()
+	select {
+	case s := <-accepted:
+		if s.Code != OK || s.Changed != 1 || h.version("payroll") != 1 {
+			t.Errorf("%+v", s)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("what was reported is not accepted before the worker has ended")
+	}
+	h.worker.stay = nil
+	begun := make(chan struct{})
+	h.worker.answer = func(*errand.Task) (answer, error) {
+		close(begun)
+		return answer{report: wholeScope(), put: []entry{batchUser("payroll", 2)}}, nil
+	}
+	go func() { accepted <- h.r.attempt(t.Context(), task{sweep: true}) }()
+	select {
+	case <-begun:
+		t.Error("two workers at the same time")
+	case <-time.After(50 * time.Millisecond):
+	}
+	close(stay)
+	if s := <-accepted; s.Changed != 1 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// TestAWorkerThatAsksTwice has brought nothing.
+func TestAWorkerThatAsksTwice(t *testing.T) {
+	h := newHost(t)
+	h.sync(wholeScope(), batchUser("payroll", 1))
+	h.worker.asks, h.worker.again = true, true
+	if s := h.sync(wholeScope(), batchUser("payroll", 2)); s.Code != NoWorker || h.version("payroll") != 1 || len(h.worker.known) != 1 {
+		t.Errorf("%+v, version %d, known %+v", s, h.version("payroll"), h.worker.known)
+	}
+	h.worker.again = false
+	if s := h.sync(wholeScope(), batchUser("payroll", 2)); s.Code != OK || h.version("payroll") != 2 {
+		t.Errorf("the next one: %+v", s)
 	}
 }

@@ -132,7 +132,7 @@ func TestWhatThePollIsTold(t *testing.T) {
 	}
 	s := h.poll(polled())
 	o := h.orders()
-	if o.Sweep || len(o.Known) != 2 || !slices.Equal(o.Indexes, []errand.Index{*x.Scopes[0].Index}) {
+	if o.Sweep || o.Held[scope] != 2 || !slices.Equal(o.Indexes, []errand.Index{*x.Scopes[0].Index}) {
 		t.Errorf("told: %+v", o)
 	}
 	byPath := map[string]errand.Refused{}
@@ -259,8 +259,11 @@ func TestSourcesAreReadWhenTheyTurn(t *testing.T) {
 	if len(due()) != 0 {
 		t.Errorf("after the turn: %v", due())
 	}
-	for _, k := range h.orders().Known {
-		if k.ID == id && (k.Turn != 1 || len(k.Mark) != 1 || k.Source == "") {
+	if h.orders().Held[scope] != 3 {
+		t.Errorf("told: %+v", h.orders())
+	}
+	for k := range h.r.known() {
+		if k.ID == id && (k.Turn != 2 || len(k.Mark) != 1 || k.Source == "") {
 			t.Errorf("known: %+v", k)
 		}
 	}
@@ -318,7 +321,7 @@ func TestRun(t *testing.T) {
 	if o := <-orders; !o.Sweep {
 		t.Error("the first one is no sweep")
 	}
-	if o := <-orders; o.Sweep || len(o.Known) != 1 {
+	if o := <-orders; o.Sweep || o.Held[scope] != 1 {
 		t.Errorf("then came %+v", o)
 	}
 	s, err := h.r.Sync(ctx)

@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -133,7 +134,7 @@ func (c *client) ask(ctx context.Context, who caller, path string, query url.Val
 		return answer{}, c.cause(ctx, err)
 	}
 	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
+	b, err := readBody(resp.Body)
 	if err != nil {
 		return answer{}, c.broken(ctx, err)
 	}
@@ -144,8 +145,8 @@ func (c *client) ask(ctx context.Context, who caller, path string, query url.Val
 		return a, &trouble{errand.Limited, "the server asks for fewer requests"}
 	case a.status >= 500:
 		return a, nil
-	case a.status == http.StatusNoContent:
-		return a, nil
+	case a.status < 300:
+		return a, nil // whoever takes something from it sees whether it is JSON
 	case !json.Valid(b):
 		return a, &trouble{errand.Answer, fmt.Sprintf("%s: %d without an answer of Vault's", path, a.status)}
 	}
@@ -159,6 +160,26 @@ func (c *client) ask(ctx context.Context, who caller, path string, query url.Val
 		a.errors = e.Errors
 	}
 	return a, nil
+}
+
+// bodies are buffers that answers are read into; memory that is new costs more
+// than copying out of one. What is longer than most answers keeps its buffer.
+var bodies = sync.Pool{New: func() any { return bytes.NewBuffer(make([]byte, 0, 512<<10)) }}
+
+const usualBody = 32 << 10
+
+func readBody(r io.Reader) ([]byte, error) {
+	b := bodies.Get().(*bytes.Buffer)
+	b.Reset()
+	if _, err := b.ReadFrom(r); err != nil {
+		return nil, err
+	}
+	if b.Len() > usualBody {
+		return b.Bytes(), nil
+	}
+	text := bytes.Clone(b.Bytes())
+	bodies.Put(b)
+	return text, nil
 }
 
 // serverTrouble finds out once what is behind a 5xx: a sealed server says so to anybody.
@@ -266,8 +287,8 @@ func clean(s string) string {
 	return s
 }
 
-// unmarshal takes what is needed of an answer that was found to be JSON. What
-// is not there stays zero, and is checked by the caller.
+// unmarshal takes what is needed of an answer. What is not there stays zero, and
+// is checked by the caller.
 func unmarshal(a answer, v any) *trouble {
 	if err := json.Unmarshal(a.body, v); err != nil {
 		return &trouble{errand.Answer, "an answer that is not one of Vault's"} // err may quote it

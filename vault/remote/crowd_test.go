@@ -42,7 +42,7 @@ func TestSoakCrowd(t *testing.T) {
 	close(next)
 	wg.Wait()
 
-	known, report := syncOnce(t, src, &errand.Task{Generation: 1, Sweep: true})
+	known, report := syncOnce(t, src, &errand.Task{Generation: 1, Sweep: true}, nil)
 	for range 2 {
 		if len(known) != 20000 || report.Code != errand.OK || !report.Scopes[0].Read {
 			t.Fatalf("holds %d: %q, %s", len(known), report.Code, report.Detail)
@@ -51,7 +51,7 @@ func TestSoakCrowd(t *testing.T) {
 			t.Errorf("got faults %v", f)
 		}
 		var more []errand.Known
-		more, report = syncOnce(t, src, &errand.Task{Generation: 2, Sweep: true, Known: known})
+		more, report = syncOnce(t, src, &errand.Task{Generation: 2, Sweep: true}, known)
 		if len(more) != 0 || len(report.Removed) != 0 {
 			t.Errorf("a second run brought %d and removed %d", len(more), len(report.Removed))
 		}

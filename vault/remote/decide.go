@@ -41,6 +41,7 @@ type sight struct {
 	version int64
 	created time.Time
 	why     *trouble // gone, unknown, refused: in words
+	data    answer   // present: that of the document, if it was asked for at the same time
 	read    bool     // present: it was read and handed on
 	again   again    // refused: when reading it again may help
 	source  *trouble // present: where its password lies could not be read
@@ -76,10 +77,10 @@ type knowledge struct {
 // known are documents of one scope in order of their IDs, and so those of each
 // kind in order of their names. A poll makes one of thousands and asks for few of
 // them, so it is no map.
-type known []*errand.Known
+type known []errand.Known
 
 func (k known) sort() {
-	inOrder := func(a, b *errand.Known) int { return a.ID.Compare(b.ID) }
+	inOrder := func(a, b errand.Known) int { return a.ID.Compare(b.ID) }
 	if !slices.IsSortedFunc(k, inOrder) {
 		slices.SortFunc(k, inOrder)
 	}
@@ -87,11 +88,11 @@ func (k known) sort() {
 
 // get returns the document and whether it is known.
 func (k known) get(id snapshot.ID) (*errand.Known, bool) {
-	i, have := slices.BinarySearchFunc(k, id, func(k *errand.Known, id snapshot.ID) int { return k.ID.Compare(id) })
+	i, have := slices.BinarySearchFunc(k, id, func(k errand.Known, id snapshot.ID) int { return k.ID.Compare(id) })
 	if !have {
 		return nil, false
 	}
-	return k[i], true
+	return &k[i], true
 }
 
 // decide says what changes in one scope, given what was known of it and what

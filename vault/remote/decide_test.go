@@ -25,7 +25,7 @@ func policyID(n string) snapshot.ID {
 func knows(ids ...snapshot.ID) knowledge {
 	k := knowledge{}
 	for _, id := range ids {
-		k.known = append(k.known, &errand.Known{ID: id, Version: 3, Created: day})
+		k.known = append(k.known, errand.Known{ID: id, Version: 3, Created: day})
 	}
 	k.known.sort()
 	return k

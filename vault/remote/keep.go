@@ -82,6 +82,8 @@ func (r *run) seal(text []byte) (*sealed.Token, error) {
 // keepNow hands on what is kept before the run goes on, as it could not be had a
 // second time. An error ends the run.
 func (r *run) keepNow() *trouble {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	text, err := json.Marshal(r.keep.kept)
 	if err == nil {
 		defer clear(text)
@@ -93,8 +95,6 @@ func (r *run) keepNow() *trouble {
 	if err == nil {
 		return nil
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	r.putErr = err
 	return &trouble{errand.Setup, "what was unwrapped could not be handed on"}
 }

@@ -37,26 +37,38 @@ func isDocument(id snapshot.ID) bool { return folders[id.Kind] != "" && document
 // at, as it is going to be read anyway.
 func (r *run) observe(ctx context.Context, scope string, h hint) *view {
 	v := &view{scope: scope, lists: map[snapshot.Kind]*trouble{}, seen: map[snapshot.ID]sight{}, hint: h}
+	r.learnAhead()
 	for _, kind := range kinds {
 		ids, t := r.list(ctx, scope, kind, v)
 		v.lists[kind] = t
-		v.admit(r.scoped[scope], ids, &r.room)
+		v.admit(r.knowledge(scope), ids, &r.room)
 	}
 	r.examine(ctx, v)
 	return v
 }
 
 // examine asks for the metadata of what is known, or was refused before, and for
-// the rights that this does not show.
+// the rights that this does not show. A few documents that an index hints at are
+// asked for at the same time: if metadata shows the same version, it is read already.
 func (r *run) examine(ctx context.Context, v *view) {
-	k := r.scoped[v.scope]
+	k := r.knowledge(v.scope)
 	ids := slices.DeleteFunc(sorted(v.seen), func(id snapshot.ID) bool {
 		_, known := k.known.get(id)
 		_, refused := k.refused[id]
 		return !known && !refused
 	})
 	sights := make([]sight, len(ids))
-	each(len(ids), func(i int) { sights[i] = r.metadata(ctx, ids[i].String()) })
+	ahead := v.part && v.hint.index != nil && len(ids) <= parallel/2
+	each(len(ids), func(i int) {
+		var early sync.WaitGroup
+		var data answer
+		if ahead {
+			early.Go(func() { data, _ = r.do(ctx, "data/"+ids[i].String(), nil) }) // what it met, asking again will
+		}
+		sights[i] = r.metadata(ctx, ids[i].String())
+		early.Wait()
+		sights[i].data = data
+	})
 	for i, id := range ids {
 		v.seen[id] = sights[i]
 	}
@@ -226,7 +238,7 @@ const (
 // first, as they will be known to the next sweep. A server that does not say
 // leaves everything as it is.
 func (r *run) capabilities(ctx context.Context, v *view) {
-	k := r.scoped[v.scope]
+	k := r.knowledge(v.scope)
 	var data, fresh []right
 	for _, id := range sorted(v.seen) {
 		s := v.seen[id]
@@ -334,8 +346,8 @@ type document struct {
 func documentOf(a answer) (document, *trouble) {
 	var got struct {
 		Data *struct {
-			Data     json.RawMessage `json:"data"`
-			Metadata *versionAge     `json:"metadata"`
+			Data     part        `json:"data"`
+			Metadata *versionAge `json:"metadata"`
 		} `json:"data"`
 	}
 	if t := unmarshal(a, &got); t != nil {
@@ -344,7 +356,7 @@ func documentOf(a answer) (document, *trouble) {
 	if got.Data == nil || got.Data.Metadata == nil || got.Data.Metadata.Version == 0 || got.Data.Metadata.Created.IsZero() {
 		return document{}, &trouble{errand.Answer, "an answer without version"}
 	}
-	d := document{text: got.Data.Data, age: *got.Data.Metadata}
+	d := document{text: json.RawMessage(got.Data.Data), age: *got.Data.Metadata}
 	if string(d.text) == "null" {
 		d.text = nil
 	}

@@ -60,18 +60,19 @@ func TestAdmit(t *testing.T) {
 }
 
 // TestTaskFits holds the most that can be known, with names and sources as long
-// as they may be, against the frame that it goes through.
+// as they may be, against the frames that it goes through.
 func TestTaskFits(t *testing.T) {
 	text := func(n int) string { return string(slices.Repeat([]byte{'x'}, n)) }
-	task := errand.Task{Generation: 1}
+	task := errand.Task{Generation: 1, Held: map[string]int{}}
+	var known []errand.Known
 	for i := range maxDocuments {
-		task.Known = append(task.Known, errand.Known{
+		known = append(known, errand.Known{
 			ID:      snapshot.ID{Scope: "platforms/" + text(61), Kind: snapshot.BatchUserKind, Name: text(56) + fmt.Sprintf("%05d", i)},
 			Version: 1 << 40, Created: time.Date(2026, 12, 31, 23, 59, 59, 123456789, time.UTC), Turn: 1 << 40, Mark: make([]byte, markSize), Source: text(documents.MaxSource),
 		})
 	}
 	for i := range maxFaults {
-		task.Refused = append(task.Refused, errand.Refused{ID: task.Known[i].ID, Version: 1 << 40, Created: task.Known[i].Created, Detail: text(maxDetail)})
+		task.Refused = append(task.Refused, errand.Refused{ID: known[i].ID, Version: 1 << 40, Created: known[i].Created, Detail: text(maxDetail)})
 	}
 	w, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
 	if err != nil {
@@ -79,6 +80,9 @@ func TestTaskFits(t *testing.T) {
 	}
 	defer w.Close()
 	if err := errand.Send(w, &task); err != nil {
+		t.Error(err)
+	}
+	if err := errand.SendKnown(w, slices.Values(known)); err != nil {
 		t.Error(err)
 	}
 }

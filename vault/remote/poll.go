@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"batchwarden/vault/documents"
 	"batchwarden/vault/errand"
@@ -31,6 +32,9 @@ func (h *hint) same() bool {
 	return h.now != nil && h.before != nil && h.now.Version == h.before.Version && h.now.Created.Equal(h.before.Created)
 }
 
+// news reports whether there is an index that was not dealt with.
+func (h *hint) news() bool { return h.now != nil && !h.same() }
+
 // next is the index for the next task. As long as something that it hints at is
 // open, it stays the one from before, so that the next run looks again.
 func (h *hint) next(open bool) *errand.Index {
@@ -40,39 +44,105 @@ func (h *hint) next(open bool) *errand.Index {
 	return h.now
 }
 
-// learn sorts what the task says by scope. The daemon says it in order.
-func (r *run) learn() {
-	r.scoped = map[string]knowledge{}
+// sortTask sorts what the task says by scope.
+func (r *run) sortTask() {
+	r.rejected = map[string]map[snapshot.ID]errand.Refused{}
 	r.room = room{maxDocuments, map[snapshot.ID]bool{}}
 	for _, s := range r.source.scopes {
-		k := knowledge{refused: map[snapshot.ID]errand.Refused{}}
-		for i := range r.task.Known {
-			if one := &r.task.Known[i]; one.ID.Scope == s {
-				k.known = append(k.known, one)
-			}
-		}
-		k.known.sort()
-		r.scoped[s] = k
-		r.room.left -= len(k.known)
+		r.rejected[s] = map[snapshot.ID]errand.Refused{}
+		r.room.left -= r.task.Held[s]
 	}
 	for _, f := range r.task.Refused {
-		if in, ok := r.scoped[f.ID.Scope]; ok {
-			in.refused[f.ID] = f
+		if in, ok := r.rejected[f.ID.Scope]; ok {
+			in[f.ID] = f
 		}
 	}
+	r.learn = sync.OnceFunc(func() { r.known = byScope(r.ask()) })
+}
+
+// ask asks for what is known. An error ends the run, in which nothing counts then.
+func (r *run) ask() []errand.Known {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.putErr != nil {
+		return nil
+	}
+	all, err := r.out.Known()
+	if err != nil {
+		r.putErr = err
+		r.stop(err)
+	}
+	return all
+}
+
+// byScope sorts what is known by scope. The daemon says it in order.
+func byScope(all []errand.Known) map[string]known {
+	m := map[string]known{}
+	for i := 0; i < len(all); {
+		scope, end := all[i].ID.Scope, i
+		for ; end < len(all) && all[end].ID.Scope == scope; end++ {
+		}
+		if m[scope] == nil {
+			m[scope] = all[i:end:end]
+		} else {
+			m[scope] = append(m[scope], all[i:end]...)
+		}
+		i = end
+	}
+	for _, k := range m {
+		k.sort()
+	}
+	return m
+}
+
+// learnAhead lets what is known come while something else is waited for.
+func (r *run) learnAhead() {
+	if len(r.task.Held) > 0 {
+		r.asking.Go(r.learn)
+	}
+}
+
+// knowledge is what is known of a scope, once that is there.
+func (r *run) knowledge(scope string) knowledge {
+	k := knowledge{refused: r.rejected[scope]}
+	if r.task.Held[scope] > 0 {
+		r.learn()
+		k.known = r.known[scope]
+	}
+	return k
+}
+
+// compared is what the documents that were looked at are compared with. Where
+// none was, nothing need be known.
+func (r *run) compared(v *view) knowledge {
+	if v.part && len(v.seen) == 0 {
+		return knowledge{}
+	}
+	return r.knowledge(v.scope)
 }
 
 // survey looks at every scope: at all of it, or at what its index hints at. It
 // returns nil when the machine's own index says that it is to drop everything,
-// before anything else is asked for, and when the run was stopped.
+// before any document is asked for, and when the run was stopped. The first
+// request goes alone, so that a poll that finds nothing needs few connections;
+// an index that has changed is read while the others are asked for.
 func (r *run) survey(ctx context.Context) []*view {
 	scopes := r.source.scopes
 	hints := make([]hint, len(scopes))
-	hints[0] = r.readHint(ctx, scopes[0])
+	hints[0] = r.seeIndex(ctx, scopes[0])
+	each(len(scopes), func(i int) {
+		h := &hints[i]
+		if i > 0 {
+			*h = r.seeIndex(ctx, scopes[i])
+		}
+		if h.news() && (i == 0 || !r.task.Sweep) {
+			r.learnAhead()
+			h.read(r.readIndex(ctx, scopes[i]))
+		}
+	})
 	if x := hints[0].index; x != nil && x.removed || ctx.Err() != nil {
 		return nil
 	}
-	each(len(scopes)-1, func(i int) { hints[i+1] = r.readHint(ctx, scopes[i+1]) })
 	views := make([]*view, len(scopes))
 	for i, s := range scopes {
 		views[i] = r.follow(ctx, s, hints[i])
@@ -80,8 +150,8 @@ func (r *run) survey(ctx context.Context) []*view {
 	return views
 }
 
-// readHint asks for a scope's index, in one request where nothing has changed.
-func (r *run) readHint(ctx context.Context, scope string) hint {
+// seeIndex asks which version of its index a scope has.
+func (r *run) seeIndex(ctx context.Context, scope string) hint {
 	h := hint{}
 	for i := range r.task.Indexes {
 		if x := &r.task.Indexes[i]; x.Scope == scope {
@@ -93,17 +163,9 @@ func (r *run) readHint(ctx context.Context, scope string) hint {
 		h.now = &errand.Index{Scope: scope, Version: s.version, Created: s.created}
 	case forbidden:
 		h.trouble = &trouble{errand.Forbidden, "index: permission denied"}
-		return h
 	case unknown:
 		h.trouble = s.why
-		return h
-	default:
-		return h
 	}
-	if h.same() || r.task.Sweep && scope != r.source.scopes[0] {
-		return h
-	}
-	h.read(r.readIndex(ctx, scope))
 	return h
 }
 
@@ -123,18 +185,17 @@ func (h *hint) read(x *index, at errand.Index, t *trouble) {
 // follow looks at a scope as far as its index hints at something, and at all of
 // it where that cannot tell.
 func (r *run) follow(ctx context.Context, scope string, h hint) *view {
-	k := r.scoped[scope]
 	switch {
 	case r.task.Sweep:
 		return r.observe(ctx, scope, h)
 	case h.trouble != nil && h.trouble.code != errand.Forbidden, h.same():
 		return r.glance(ctx, scope, h, nil)
 	case h.index != nil:
-		if ids, whole := h.index.news(k, scope); !whole {
+		if ids, whole := h.index.news(r.knowledge(scope), scope); !whole {
 			return r.glance(ctx, scope, h, ids)
 		}
 		return r.observe(ctx, scope, h)
-	case len(k.known) <= small:
+	case r.task.Held[scope] <= small:
 		return r.observe(ctx, scope, h)
 	}
 	return r.glance(ctx, scope, h, nil)
@@ -170,8 +231,10 @@ func (r *run) glances(ctx context.Context) []*view {
 // is missing takes a look at the whole scope.
 func (r *run) glance(ctx context.Context, scope string, h hint, ids []snapshot.ID) *view {
 	v := &view{scope: scope, part: true, seen: map[snapshot.ID]sight{}, hint: h}
-	v.admit(r.scoped[scope], slices.DeleteFunc(slices.Clone(ids), func(id snapshot.ID) bool { return !isDocument(id) }), &r.room)
-	r.examine(ctx, v)
+	if len(ids) > 0 {
+		v.admit(r.knowledge(scope), slices.DeleteFunc(slices.Clone(ids), func(id snapshot.ID) bool { return !isDocument(id) }), &r.room)
+		r.examine(ctx, v)
+	}
 	return v
 }
 
@@ -205,7 +268,7 @@ func (r *run) readIndex(ctx context.Context, scope string) (*index, errand.Index
 // parseIndex is nil for an index that this program does not understand: a hint
 // that cannot be read is none.
 func parseIndex(text []byte) *index {
-	var o map[string]json.RawMessage
+	var o map[string]part
 	if json.Unmarshal(text, &o) != nil || o == nil {
 		return nil
 	}
@@ -260,8 +323,14 @@ func plainVersions(text string) (names versions, plain bool) {
 	return names, true
 }
 
+// part is a piece of JSON where it lies: of a text that json.Unmarshal was given
+// and nobody changes. An index is long, and would be copied at every level.
+type part []byte
+
+func (p *part) UnmarshalJSON(text []byte) error { *p = text; return nil }
+
 // optional fills in v from a member, if there is one, and reports whether it could.
-func optional(o map[string]json.RawMessage, name string, v any) bool {
+func optional(o map[string]part, name string, v any) bool {
 	text, given := o[name]
 	return !given || string(text) != "null" && json.Unmarshal(text, v) == nil
 }

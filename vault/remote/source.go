@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -92,7 +93,10 @@ type sourced struct {
 // is another one: all of them in a sweep, else those that the task names. It
 // reports whether one was forbidden.
 func (r *run) sources(ctx context.Context, v *view) (refused bool) {
-	k := r.scoped[v.scope]
+	if v.part && !slices.ContainsFunc(r.task.Sources, func(id snapshot.ID) bool { return id.Scope == v.scope }) {
+		return false
+	}
+	k := r.knowledge(v.scope)
 	var ids []snapshot.ID
 	due := func(id snapshot.ID) {
 		known, have := k.known.get(id)
@@ -134,7 +138,7 @@ func (r *run) sources(ctx context.Context, v *view) (refused bool) {
 // turn reads the source of a known document, and the document too when another
 // password lies there.
 func (r *run) turn(ctx context.Context, id snapshot.ID, s sight) (after sight, refused bool) {
-	known, _ := r.scoped[id.Scope].known.get(id)
+	known, _ := r.knowledge(id.Scope).known.get(id)
 	got, t := r.readSource(ctx, id, known.Source)
 	switch {
 	case t != nil:
@@ -167,7 +171,7 @@ func (r *run) fromSource(ctx context.Context, e *snapshot.Entry, have *sourced) 
 	}
 	e.Mark, e.Rotates = have.mark, have.rotates
 	e.Turn = 1
-	if known, have := r.scoped[e.ID.Scope].known.get(e.ID); have {
+	if known, have := r.knowledge(e.ID.Scope).known.get(e.ID); have {
 		e.Turn += known.Turn
 		if known.Turn > 0 && hmac.Equal(known.Mark, e.Mark) {
 			e.Turn = known.Turn

@@ -11,6 +11,7 @@ import (
 
 	"batchwarden/vault/errand"
 	"batchwarden/vault/sealed"
+	"batchwarden/vault/snapshot"
 )
 
 const (
@@ -32,8 +33,11 @@ type run struct {
 	keys    *errand.Keys
 	task    *errand.Task
 
-	scoped map[string]knowledge // what the task knows, by scope
-	room   room
+	rejected map[string]map[snapshot.ID]errand.Refused // by scope, as the task says
+	known    map[string]known                          // by scope, once learn has returned
+	learn    func()                                    // asks for what is known, once
+	asking   sync.WaitGroup                            // of calls of learn that nothing waits for yet
+	room     room
 
 	handed sync.Map // of snapshot.ID and sight: what this run handed on
 
@@ -42,16 +46,18 @@ type run struct {
 	putErr error
 }
 
-// Out is where what is found goes, one call at a time. Its errors end the run.
+// Out is the way back to who gave the task, one call at a time. Its errors end
+// the run.
 type Out struct {
 	Put   func(sealed.Record) error
-	Token func(sealed.Token) error // to be kept at once, whatever becomes of the run
+	Token func(sealed.Token) error       // to be kept at once, whatever becomes of the run
+	Known func() ([]errand.Known, error) // all that the task counts; asked for once at most, and before Put
 }
 
 // Sync carries out the task: out.Put gets every document that is newer than what
-// the task knows, sealed, one call at a time; the report says the rest. A task
-// that asks for no sweep costs one request for each scope whose index has not
-// changed. What went wrong with Vault is part of the report. The error is out's,
+// is known, sealed, one call at a time; the report says the rest. A task that asks
+// for no sweep costs one request for each scope whose index has not changed, and
+// what is known is asked for only where there is something to compare with it. What went wrong with Vault is part of the report. The error is out's,
 // and then the report is not to be sent.
 func (s *Source) Sync(ctx context.Context, keys *errand.Keys, task *errand.Task, out Out) (*errand.Report, error) {
 	ctx, cancel := context.WithTimeout(ctx, runTime)
@@ -64,12 +70,16 @@ func (s *Source) Sync(ctx context.Context, keys *errand.Keys, task *errand.Task,
 	}
 	r := &run{source: s, client: c, login: s.login, stop: stop, keys: keys, task: task, out: out}
 	r.keep.restore(keys, task.Token)
-	r.learn()
+	r.sortTask()
+	if task.Sweep || len(task.Only) > 0 || len(task.Sources) > 0 {
+		r.learnAhead()
+	}
 	report := &errand.Report{Code: errand.OK}
 	if t := r.work(ctx, report); t != nil {
 		report.Code, report.Detail = t.code, t.detail
 		report.Scopes, report.Removed, report.Faults = nil, nil, nil
 	}
+	r.asking.Wait()
 	r.admit(report)
 	report.Requests = int(c.requests.Load())
 	if r.putErr != nil {
@@ -189,10 +199,10 @@ func (r *run) stillMine(ctx context.Context) *trouble {
 
 // dropAll reports everything as removed: the machine's index says so.
 func (r *run) dropAll(report *errand.Report) {
-	for _, k := range r.task.Known {
-		report.Removed = append(report.Removed, errand.Removed{ID: k.ID, Why: "this machine was removed in Vault"})
-	}
 	for _, s := range r.source.scopes {
+		for _, k := range r.knowledge(s).known {
+			report.Removed = append(report.Removed, errand.Removed{ID: k.ID, Why: "this machine was removed in Vault"})
+		}
 		report.Scopes = append(report.Scopes, errand.Scope{Scope: s, Read: true, Code: errand.OK})
 	}
 	report.Detail = "this machine was removed in Vault"
@@ -232,8 +242,7 @@ func (r *run) settle(ctx context.Context, v *view, report *errand.Report) *troub
 
 // read reads what is new in v, and the sources that are due, and decides.
 func (r *run) read(ctx context.Context, v *view) (verdict, *trouble) {
-	k := r.scoped[v.scope]
-	ids := decide(k, v).read
+	ids := decide(r.compared(v), v).read
 	sights := make([]sight, len(ids))
 	each(len(ids), func(i int) { sights[i] = r.fetch(ctx, ids[i], v.seen[ids[i]]) })
 	refused := false
@@ -249,7 +258,7 @@ func (r *run) read(ctx context.Context, v *view) (verdict, *trouble) {
 			return verdict{}, t
 		}
 	}
-	return decide(k, v), stopped(ctx)
+	return decide(r.compared(v), v), stopped(ctx)
 }
 
 // mine is nil when nothing in v says that the token is not this machine's any more.
@@ -279,5 +288,5 @@ func (r *run) lookAgain(ctx context.Context, d verdict, v *view) (verdict, *trou
 	if t := r.mine(ctx, again); t != nil {
 		return d, t
 	}
-	return agree(d, decide(r.scoped[v.scope], again)), nil
+	return agree(d, decide(r.knowledge(v.scope), again)), nil
 }

@@ -9,6 +9,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -52,7 +53,7 @@ func collectLater() {
 // run carries out one errand. Its error is about the pipes; all else is in the report.
 func run(file string, in io.Reader, out io.Writer) error {
 	source, sourceErr := prepare(file) // before any key is in this process
-	keys, task, err := errand.Receive(in)
+	keys, task, orders, err := errand.Receive(in)
 	if err != nil {
 		return err
 	}
@@ -64,6 +65,12 @@ func run(file string, in io.Reader, out io.Writer) error {
 	report, err := source.Sync(context.Background(), keys, task, remote.Out{
 		Put:   func(r sealed.Record) error { return w.Message(errand.Message{Put: &r}) },
 		Token: func(t sealed.Token) error { return w.Message(errand.Message{Token: &t}) },
+		Known: func() ([]errand.Known, error) {
+			if err := errors.Join(orders.Silent(), w.Message(errand.Message{WantKnown: true})); err != nil {
+				return nil, err
+			}
+			return orders.Known()
+		},
 	})
 	if err != nil {
 		return err

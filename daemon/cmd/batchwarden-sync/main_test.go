@@ -72,14 +72,28 @@ type process struct {
 func (p process) Sync(ctx context.Context, keys *errand.Keys, task *errand.Task, out remote.Out) (*errand.Report, error) {
 	cmd := exec.CommandContext(ctx, worker, "--config", p.conf)
 	cmd.Env = []string{}
-	var in, raw, stderr bytes.Buffer
-	in.Write(keys.Batch[:])
-	in.Write(keys.Token[:])
-	if err := errand.Send(&in, task); err != nil {
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
 		return nil, err
 	}
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = &in, &raw, &stderr
-	if err := cmd.Run(); err != nil {
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	var raw, stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	_, err = stdin.Write(slices.Concat(keys.Batch[:], keys.Token[:]))
+	if err == nil {
+		err = errand.Send(stdin, task)
+	}
+	var report *errand.Report
+	if err == nil {
+		report, err = answers(io.TeeReader(stdout, &raw), stdin, out)
+	}
+	if err := errors.Join(err, cmd.Wait()); err != nil {
 		return nil, fmt.Errorf("%w: %s", err, &stderr)
 	}
 	if stderr.Len() != 0 {
@@ -88,16 +102,28 @@ func (p process) Sync(ctx context.Context, keys *errand.Keys, task *errand.Task,
 	if bytes.Contains(raw.Bytes(), []byte(canary)) {
 		p.t.Error("a password goes through the pipe as it is")
 	}
-	r := errand.NewReader(&raw)
-	for {
+	return report, nil
+}
+
+// answers reads all that a worker says, to the end of its pipe, and answers its question.
+func answers(stdout io.Reader, stdin io.WriteCloser, out remote.Out) (*errand.Report, error) {
+	var report *errand.Report
+	for r := errand.NewReader(stdout); ; {
 		m, err := r.Next()
 		switch {
+		case err == io.EOF:
+			return report, nil
 		case err != nil:
-			return nil, err
 		case m.Report != nil:
-			return m.Report, nil
+			report = m.Report
 		case m.Token != nil:
 			err = out.Token(*m.Token)
+		case m.WantKnown:
+			var known []errand.Known
+			if known, err = out.Known(); err == nil {
+				slices.SortFunc(known, func(a, b errand.Known) int { return a.ID.Compare(b.ID) })
+				err = errors.Join(errand.SendKnown(stdin, slices.Values(known)), stdin.Close())
+			}
 		default:
 			err = out.Put(*m.Put)
 		}

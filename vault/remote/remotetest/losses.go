@@ -204,12 +204,16 @@ func removedMachine(t *testing.T, newSource NewSource) {
 		t.Errorf("holds %d documents, want 5", len(m.held))
 	}
 	must(t, s.PutIndex(ctx, m.scope(), map[string]any{"removed": true}))
-	for range 3 {
+	for _, want := range [][]string{ // indexes alone
+		{ownIndexMeta, ownIndex, unixIndexMeta},
+		{ownIndexMeta, ownIndex, unixIndexMeta, unixIndex}, // whose version was forgotten
+		{ownIndexMeta, ownIndex, unixIndexMeta, unixIndex},
+	} {
 		m.asks(s, func() {
 			if r := m.poll(); r.Code != errand.OK || !strings.Contains(r.Detail, "removed") {
 				t.Errorf("got %q, %q", r.Code, r.Detail)
 			}
-		}, ownIndexMeta, ownIndex)
+		}, want...)
 		m.holds()
 	}
 	m.syncOK()

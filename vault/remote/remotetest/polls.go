@@ -31,10 +31,19 @@ func (m *machine) asks(s *vaulttest.Server, do func(), want ...string) {
 	}
 }
 
+// askedBack checks how often the last sync asked for what is known.
+func (m *machine) askedBack(n int) {
+	m.t.Helper()
+	if m.asked != n {
+		m.t.Errorf("asked %d times for what is known, want %d", m.asked, n)
+	}
+}
+
 const (
 	ownIndexMeta  = "GET batch/metadata/~/index"
 	ownIndex      = "GET batch/data/~/index"
 	unixIndexMeta = "GET batch/metadata/platforms/unix/index"
+	unixIndex     = "GET batch/data/platforms/unix/index"
 	ownUsers      = "GET batch/metadata/~/batch_users?list=true"
 	ownPolicies   = "GET batch/metadata/~/policies?list=true"
 	unixUsers     = "GET batch/metadata/platforms/unix/batch_users?list=true"
@@ -94,6 +103,7 @@ func polls(t *testing.T, newSource NewSource) {
 		for range 2 {
 			m.asks(s, m.polled, ownIndexMeta, unixIndexMeta)
 			m.brought()
+			m.askedBack(0)
 		}
 	})
 	story("one_changed_password", func(t *testing.T) {
@@ -102,6 +112,7 @@ func polls(t *testing.T, newSource NewSource) {
 		hints(t, s, m.scope(), 2, 1, 1)
 		m.asks(s, m.polled, ownIndexMeta, ownIndex, u00Meta, u00, unixIndexMeta)
 		m.brought("batch_users/u00")
+		m.askedBack(1)
 		m.password("u00", "two")
 		m.asks(s, m.polled, ownIndexMeta, unixIndexMeta)
 	})
@@ -113,7 +124,7 @@ func polls(t *testing.T, newSource NewSource) {
 	})
 	story("the_index_is_only_a_hint", func(t *testing.T) {
 		hints(t, s, m.scope(), 9, 1, 1, 1) // there is no such version
-		m.asks(s, m.polled, ownIndexMeta, ownIndex, u00Meta, unixIndexMeta)
+		m.asks(s, m.polled, ownIndexMeta, ownIndex, u00Meta, u00, unixIndexMeta)
 		m.brought()
 		must(t, s.PutIndex(ctx, m.scope(), map[string]any{"batch_users": map[string]any{"../u00": 1, "u00": 2, "u01": 1, "u02": 1, "u03": 1, "nobody": 4}, "policies": map[string]any{"opcon": 1}}))
 		m.asks(s, m.polled, ownIndexMeta, ownIndex, "GET batch/data/~/batch_users/nobody", rights, unixIndexMeta)

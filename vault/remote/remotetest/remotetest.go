@@ -110,6 +110,7 @@ type machine struct {
 	token      *sealed.Token
 	tokenKey   [32]byte
 	puts       []snapshot.ID // of the last sync
+	asked      int           // for what is known, in the last sync
 	indexes    map[string]errand.Index
 	refused    map[snapshot.ID]errand.Refused
 }
@@ -159,11 +160,14 @@ func (m *machine) run(task errand.Task) *errand.Report {
 		m.t.Fatal(err)
 	}
 	task.Generation, task.Token = m.generation, m.token
-	for _, h := range m.held {
-		task.Known = append(task.Known, h.Known)
+	task.Held = map[string]int{}
+	var known []errand.Known
+	for id, h := range m.held {
+		known = append(known, h.Known)
+		task.Held[id.Scope]++
 	}
 	task.Indexes, task.Refused = slices.Collect(maps.Values(m.indexes)), slices.Collect(maps.Values(m.refused))
-	m.puts = nil
+	m.puts, m.asked = nil, 0
 	report, err := m.newSource(m.t, m.conf).Sync(m.t.Context(), keys, &task, remote.Out{
 		Put: func(r sealed.Record) error {
 			m.puts = append(m.puts, r.ID)
@@ -173,6 +177,10 @@ func (m *machine) run(task errand.Task) *errand.Report {
 		Token: func(t sealed.Token) error {
 			m.token, m.tokenKey = &t, keys.Batch
 			return nil
+		},
+		Known: func() ([]errand.Known, error) {
+			m.asked++
+			return known, nil
 		},
 	})
 	must(m.t, err)
