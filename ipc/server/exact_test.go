@@ -2,6 +2,7 @@ package server
 
 import (
 	"encoding/json"
+	"fmt"
 	"reflect"
 	"strings"
 	"testing"
@@ -39,6 +40,26 @@ func TestExact(t *testing.T) {
 	}
 }
 
+// TestManyNames: beyond few names they are looked up otherwise, and with the same result.
+func TestManyNames(t *testing.T) {
+	for n := range 3 * few {
+		var names strings.Builder
+		for i := range n {
+			fmt.Fprintf(&names, `"N%d":"x",`, i)
+		}
+		once := `{"env":{` + names.String() + `"M":"x"},"labels":{` + names.String() + `"M":"x"}}`
+		if problem := parse(strings.NewReader(once), new(wire.Launch)); problem != nil {
+			t.Errorf("%d names: %+v", n, problem)
+		}
+		for _, again := range []string{"N0", fmt.Sprintf("N%d", n-1), "M"} {
+			twice := strings.Replace(once, `"M":"x"}}`, `"M":"x","`+again+`":"y"}}`, 1)
+			if problem := parse(strings.NewReader(twice), new(wire.Launch)); n > 0 && (problem == nil || problem.Field != again) {
+				t.Errorf("%d names and %s twice: %+v", n, again, problem)
+			}
+		}
+	}
+}
+
 // TestFree: what has members of the caller's choice is listed, and nothing else.
 func TestFree(t *testing.T) {
 	found := map[string]bool{}
@@ -53,7 +74,7 @@ func TestFree(t *testing.T) {
 		for i := range of.NumField() {
 			f := of.Field(i)
 			name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-			if !plain(name) {
+			if !plain([]byte(name)) {
 				t.Errorf("%s.%s: the name %q", of, f.Name, name)
 			}
 			if f.Type.Kind() == reflect.Map || f.Type == reflect.TypeFor[json.RawMessage]() {
