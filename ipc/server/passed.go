@@ -60,15 +60,24 @@ func (s *Server) retrieveTo(c *call, body *wire.Retrieve) error {
 	}
 	// Of that kind: closing it waits for nobody.
 	defer func() { c.files = closed(c.files) }()
-	outlet.Await(retrieveTime)
-	tried := false
-	err = s.broker.Retrieve(c.r.Context(), c.peer, c.r.PathValue("name"), body, func(about wire.Secret, password *lockmem.Buffer) error {
-		tried = true
-		setAbout(c.w.Header(), about)
-		return outlet.Write(password)
-	})
+	var (
+		tried bool
+		about wire.Secret
+	)
+	retrieve := func() error {
+		tried = false
+		return s.broker.Retrieve(c.r.Context(), c.peer, c.r.PathValue("name"), body, func(of wire.Secret, password *lockmem.Buffer) error {
+			tried, about = true, of
+			return outlet.Write(password)
+		})
+	}
+	err = retrieve()
+	if errors.Is(err, localsock.ErrNoRoom) && outlet.Await(retrieveTime) {
+		err = retrieve() // as if it were asked for anew: meanwhile the answer may be another
+	}
 	switch {
 	case err == nil:
+		setAbout(c.w.Header(), about)
 		c.w.Header().Set("Cache-Control", "no-store")
 		c.w.WriteHeader(http.StatusNoContent)
 		return nil

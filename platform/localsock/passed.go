@@ -31,11 +31,14 @@ type Outlet struct {
 // The file stays the caller's.
 func NewOutlet(f *os.File, own ...string) (*Outlet, error) { return newOutlet(f, own) }
 
-// Await waits until something can be written, but not longer than that. Where nothing can be, Write says so.
-func (o *Outlet) Await(atMost time.Duration) { o.await(atMost) }
+// ErrNoRoom reports that nothing of a secret has been written, as nobody has read what is before it.
+var ErrNoRoom = errors.New("nobody has read from it, and there is no room")
 
-// Write writes all of the secret by write(2) straight from where it lies, or fails at once where there is no room.
-// Of what goes into a pipe nothing has been written then.
+// Await waits until Write has something to say, but not longer than that, and reports whether it has.
+func (o *Outlet) Await(atMost time.Duration) bool { return o.await(atMost) }
+
+// Write writes all of the secret by write(2) straight from where it lies, or fails at once. Where that is for want of
+// room, and nothing was written, the error is ErrNoRoom.
 func (o *Outlet) Write(secret Secret) error { return o.write(secret) }
 
 // Move moves what the pipe holds, to its end, to the file, and returns how much that was. Where the system can, it never

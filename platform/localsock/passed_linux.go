@@ -13,12 +13,13 @@ import (
 
 func checkStream(f File, own []string) error {
 	return control(f, func(fd int) error {
-		kind, _, err := kindOf(fd)
+		kind, err := kindOf(fd)
 		switch {
 		case err != nil:
 			return err
 		case kind == unix.S_IFSOCK:
-			return notOurs(fd, own)
+			near, _ := unix.Getsockname(fd) // nil: it has none that would matter
+			return notOurs(fd, near, own)
 		case kind == unix.S_IFREG, kind == unix.S_IFIFO, kind == unix.S_IFCHR, kind == unix.S_IFBLK:
 			return nil
 		case kind == unix.S_IFDIR:
@@ -28,29 +29,27 @@ func checkStream(f File, own []string) error {
 	})
 }
 
-// kindOf is the type of the file that can be used through fd, and how that was opened.
-func kindOf(fd int) (kind uint32, flags int, err error) {
-	if flags, err = unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0); err != nil {
-		return 0, 0, fmt.Errorf("%w: %w", ErrKind, err)
+// kindOf is the type of the file that can be used through fd.
+func kindOf(fd int) (kind uint32, err error) {
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	if err != nil {
+		return 0, fmt.Errorf("%w: %w", ErrKind, err)
 	}
 	if flags&unix.O_PATH != 0 {
-		return 0, 0, fmt.Errorf("%w: opened without access (O_PATH)", ErrKind)
+		return 0, fmt.Errorf("%w: opened without access (O_PATH)", ErrKind)
 	}
 	// Without asking: a file system in user space (FUSE) or on the network could take for ever to answer.
 	var st unix.Statx_t
 	if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_TYPE, &st); err != nil {
-		return 0, 0, fmt.Errorf("%w: its type is not known: %w", ErrKind, err)
+		return 0, fmt.Errorf("%w: its type is not known: %w", ErrKind, err)
 	}
-	return uint32(st.Mode) & unix.S_IFMT, flags, nil
+	return uint32(st.Mode) & unix.S_IFMT, nil
 }
 
-// notOurs refuses a socket with one of these names at either end.
-func notOurs(fd int, own []string) error {
-	for _, name := range []func(int) (unix.Sockaddr, error){unix.Getsockname, unix.Getpeername} {
-		at, err := name(fd)
-		if err != nil {
-			continue // not connected
-		}
+// notOurs refuses a socket with one of these names at either end; near is its own name, or nil.
+func notOurs(fd int, near unix.Sockaddr, own []string) error {
+	far, _ := unix.Getpeername(fd) // nil: it is not connected
+	for _, at := range []unix.Sockaddr{near, far} {
 		if u, is := at.(*unix.SockaddrUnix); is && u.Name != "" && slices.Contains(own, u.Name) {
 			return fmt.Errorf("%w: a socket of this service itself", ErrKind)
 		}
@@ -81,26 +80,12 @@ type outlet struct {
 func newOutlet(f *os.File, own []string) (*Outlet, error) {
 	o := &Outlet{outlet{file: f}}
 	err := control(f, func(fd int) error {
-		kind, flags, err := kindOf(fd)
-		if err != nil {
-			return err
-		}
-		switch {
-		case flags&unix.O_ACCMODE == unix.O_RDONLY:
-			return fmt.Errorf("%w: it is open for reading only", ErrKind)
-		case kind == unix.S_IFIFO:
+		// Only a pipe has such a size, and nobody who serves a file is asked for it.
+		if _, none := unix.FcntlInt(uintptr(fd), unix.F_GETPIPE_SZ, 0); none == nil {
 			o.pipe = true
-			return nil
-		case kind != unix.S_IFSOCK:
-			return fmt.Errorf("%w: neither a pipe nor a socket", ErrKind)
+			return writable(fd)
 		}
-		at, atErr := unix.Getsockname(fd)
-		_, local := at.(*unix.SockaddrUnix)
-		style, styleErr := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
-		if atErr != nil || styleErr != nil || !local || style != unix.SOCK_STREAM {
-			return fmt.Errorf("%w: a socket, but not a Unix stream socket", ErrKind)
-		}
-		return notOurs(fd, own)
+		return isStream(fd, own)
 	})
 	if err != nil {
 		return nil, err
@@ -108,10 +93,34 @@ func newOutlet(f *os.File, own []string) (*Outlet, error) {
 	return o, nil
 }
 
-func (o *Outlet) await(atMost time.Duration) {
+func writable(fd int) error {
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrKind, err)
+	}
+	if flags&unix.O_ACCMODE == unix.O_RDONLY {
+		return fmt.Errorf("%w: it is open for reading only", ErrKind)
+	}
+	return nil
+}
+
+// isStream refuses what is no Unix stream socket of others. A socket is open for reading and writing always.
+func isStream(fd int, own []string) error {
+	near, err := unix.Getsockname(fd)
+	if err != nil { // with O_PATH too
+		return fmt.Errorf("%w: neither a pipe nor a socket", ErrKind)
+	}
+	_, local := near.(*unix.SockaddrUnix)
+	style, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
+	if err != nil || !local || style != unix.SOCK_STREAM {
+		return fmt.Errorf("%w: a socket, but not a Unix stream socket", ErrKind)
+	}
+	return notOurs(fd, near, own)
+}
+
+func (o *Outlet) await(atMost time.Duration) bool {
 	until := time.Now().Add(atMost)
-	// What it says does not matter: the next write finds out.
-	_ = control(o.file, func(fd int) error { return awaitRoom(fd, until) })
+	return control(o.file, func(fd int) error { return awaitRoom(fd, until) }) == nil
 }
 
 func awaitRoom(fd int, until time.Time) error {
@@ -138,7 +147,7 @@ func (o *Outlet) write(secret Secret) error {
 		return intoSocket(fd, secret.Bytes())
 	})
 	if errors.Is(err, unix.EAGAIN) {
-		return fmt.Errorf("nobody has read from it, and there is no room: %w", os.ErrDeadlineExceeded)
+		return ErrNoRoom
 	}
 	return err
 }
@@ -193,14 +202,16 @@ func throughPipe(fd int, secret []byte) error {
 }
 
 func intoSocket(fd int, secret []byte) error {
-	for len(secret) > 0 {
+	for sent := false; len(secret) > 0; {
 		n, err := unix.SendmsgN(fd, secret, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 		switch {
 		case errors.Is(err, unix.EINTR):
+		case sent && errors.Is(err, unix.EAGAIN):
+			return io.ErrShortWrite
 		case err != nil:
 			return err
 		default:
-			secret = secret[n:]
+			secret, sent = secret[n:], true
 		}
 	}
 	return nil
@@ -242,7 +253,7 @@ func move(to, pipe *os.File) (moved int64, err error) {
 // waiting says whether something has come that was not read yet.
 func waiting(f File) (some bool) {
 	_ = control(f, func(fd int) error { // a connection that cannot be asked cannot be read either
-		n, _, err := unix.Recvfrom(fd, make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		n, err := unix.IoctlGetInt(fd, unix.TIOCINQ)
 		some = err == nil && n > 0
 		return nil
 	})

@@ -15,7 +15,7 @@ type outlet struct{}
 
 func newOutlet(*os.File, []string) (*Outlet, error) { return nil, errUnsupported }
 
-func (o *Outlet) await(time.Duration) {}
+func (o *Outlet) await(time.Duration) bool { return false }
 
 func (o *Outlet) write(Secret) error { return errUnsupported }
 
