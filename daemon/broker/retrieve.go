@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"batchwarden/daemon/audit"
 	"batchwarden/daemon/config"
@@ -17,9 +16,6 @@ import (
 // Deliver puts a password, which it borrows for the length of the call, on the
 // caller's connection.
 type Deliver = func(about wire.Secret, password *lockmem.Buffer) error
-
-// slotWait bounds how long a retrieve waits for a slot of locked memory.
-const slotWait = 2 * time.Second
 
 // Retrieve decides like a launch, writes the grant down, and then lends the
 // password to deliver, which puts it on the caller's connection straight from
@@ -61,8 +57,6 @@ func (b *Broker) handOut(ctx context.Context, g granted, c *caller, deliver Deli
 	}
 	u := g.answer.user
 	var sent error
-	ctx, cancel := context.WithTimeout(ctx, slotWait)
-	defer cancel()
 	opened := b.Arena.Borrow(ctx, func(slot *lockmem.Buffer) error {
 		if err := b.Secrets.OpenSecret(u.Held, slot); err != nil {
 			return err
@@ -84,7 +78,7 @@ func (b *Broker) handOut(ctx context.Context, g granted, c *caller, deliver Deli
 	}
 	b.note(outcome)
 	switch {
-	case errors.Is(opened, context.DeadlineExceeded):
+	case errors.Is(opened, lockmem.ErrBusy):
 		return wire.NewProblem(wire.Overloaded, "all slots of locked memory are in use")
 	case opened != nil:
 		return wire.NewProblem(wire.CredentialMissing, fmt.Sprintf("the password of batch user %q cannot be opened; status says more", u.Name))

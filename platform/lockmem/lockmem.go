@@ -22,7 +22,7 @@ const (
 	// MaxSlots bounds an arena: 16 MiB.
 	MaxSlots = 4096
 	// MaxWait is how long Borrow waits for a free slot when its context lets it.
-	MaxWait = 10 * time.Second
+	MaxWait = 2 * time.Second
 )
 
 // Names of backends.
