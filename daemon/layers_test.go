@@ -68,7 +68,7 @@ vault/vaulttest          : vault/admin
 vault/remote/remotetest  : vault/errand vault/remote vault/sealed vault/snapshot vault/vaulttest
 installer/testbed        : ipc/wire vault/vaulttest
 installer/demo           : installer/testbed ipc/wire platform/memscan vault/vaulttest
-installer/bench          : installer/testbed ipc/wire platform/localsock platform/lockmem vault/sealed vault/snapshot vault/vaulttest
+installer/bench          : installer/testbed ipc/wire platform/localsock platform/lockmem platform/peer vault/sealed vault/snapshot vault/vaulttest
 `
 
 // testSupport lists the packages that tests, the demo and the benchmarks are
