@@ -216,7 +216,17 @@ func (p parts) startAll(start func(string, func(context.Context) error), refresh
 	})
 	start("job ends", p.broker.AuditEnds)
 	start("state", p.broker.WatchState)
-	start("sockets", func(ctx context.Context) error { return p.answer(ctx, doors, refresher.Kick) })
+	begun := make(chan struct{}, 1)
+	start("names", func(ctx context.Context) error { return p.broker.WatchNames(ctx, begun) })
+	start("sockets", func(ctx context.Context) error {
+		return p.answer(ctx, doors, func() {
+			refresher.Kick()
+			select {
+			case begun <- struct{}{}:
+			default: // it will be asked anyway
+			}
+		})
+	})
 	start("credentials", p.credentials.run)
 	p.log.Info("running", "machine", p.config.Machine, "socket", p.config.Socket)
 }

@@ -38,6 +38,7 @@ type Launcher interface {
 	Signal(ctx context.Context, owner, id, signal string, grace time.Duration) (launch.Job, error)
 	Forget(ctx context.Context, owner, id string, serial uint64) error
 	Check(ctx context.Context, requester *net.UnixConn, s launch.Spec) ([]launch.Check, error)
+	Resolve(ctx context.Context, n launch.Names) (launch.Numbers, error)
 	Status() launch.Status
 }
 
@@ -85,8 +86,8 @@ type Clock interface {
 // Broker decides. Its methods may be called from any goroutine.
 type Broker struct {
 	Parts
-	callers *callers
-	view    atomic.Pointer[view] // swapped whole by Activate
+	callers atomic.Pointer[callers] // swapped whole when names have been resolved
+	view    atomic.Pointer[view]    // swapped whole by Activate
 	started time.Time
 	events  *events
 	ends    position // of the journal, in the audit
@@ -96,9 +97,11 @@ type Broker struct {
 }
 
 // New assembles a broker that knows nothing yet: until Activate it denies
-// everything. Names of accounts in the client entries are looked up now.
+// everything. Names of accounts in the client entries are looked up now in this
+// host's files, and by WatchNames wherever the system has them.
 func New(p Parts) *Broker {
-	b := &Broker{Parts: p, callers: newCallers(p.Config), started: time.Now(), events: newEvents(p.Clock.Now())}
+	b := &Broker{Parts: p, started: time.Now(), events: newEvents(p.Clock.Now())}
+	b.callers.Store(newCallers(p.Config, inFiles(namesIn(p.Config)), nil))
 	b.suspension.Store(p.Suspension)
 	b.view.Store(&view{known: snapshot.New(p.Config.Machine, nil)})
 	return b

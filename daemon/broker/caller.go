@@ -7,7 +7,7 @@ import (
 	"batchwarden/daemon/config"
 	"batchwarden/daemon/policy"
 	"batchwarden/ipc/wire"
-	"batchwarden/platform/account"
+	"batchwarden/platform/launch"
 	"batchwarden/platform/peer"
 	"batchwarden/vault/snapshot"
 )
@@ -33,56 +33,55 @@ type callers struct {
 	problems  []wire.Finding
 }
 
-func newCallers(c *config.Config) *callers {
+// newCallers makes it of a configuration and what its names stand for. Those that were in force before it keep count of
+// what each client asks; nil at first.
+func newCallers(c *config.Config, names launch.Numbers, before *callers) *callers {
 	cs := &callers{}
 	for _, warning := range c.Warnings {
 		cs.problems = append(cs.problems, wire.Finding{Code: "config.ignored", Detail: warning})
 	}
 	for i := range c.Clients {
 		m := &c.Clients[i]
-		e := entry{client: m, allowed: newAllowance(m)}
+		e := entry{client: m}
+		if before != nil {
+			e.allowed = before.entries[i].allowed
+		} else {
+			e.allowed = newAllowance(m)
+		}
 		at := "clients." + m.Name + ".match"
 		if m.Match.User != "" {
-			if e.uid = cs.uid(m.Match.User, at+".user"); e.uid == nil {
-				e.lost = fmt.Sprintf("user %q was not found when the service started", m.Match.User)
+			if e.uid = cs.number(names.Users, names.Lost, "user", m.Match.User, at+".user"); e.uid == nil {
+				e.lost = fmt.Sprintf("user %q was not found", m.Match.User)
 			}
 		}
 		if m.Match.Group != "" {
-			if e.gid = cs.gid(m.Match.Group, at+".group"); e.gid == nil {
-				e.lost = fmt.Sprintf("group %q was not found when the service started", m.Match.Group)
+			if e.gid = cs.number(names.Groups, names.Lost, "group", m.Match.Group, at+".group"); e.gid == nil {
+				e.lost = fmt.Sprintf("group %q was not found", m.Match.Group)
 			}
 		}
 		cs.entries = append(cs.entries, e)
 	}
 	for _, name := range c.Operators.Users {
-		if uid := cs.uid(name, "operators.users"); uid != nil {
+		if uid := cs.number(names.Users, names.Lost, "user", name, "operators.users"); uid != nil {
 			cs.operators.uids = append(cs.operators.uids, *uid)
 		}
 	}
 	for _, name := range c.Operators.Groups {
-		if gid := cs.gid(name, "operators.groups"); gid != nil {
+		if gid := cs.number(names.Groups, names.Lost, "group", name, "operators.groups"); gid != nil {
 			cs.operators.gids = append(cs.operators.gids, *gid)
 		}
 	}
 	return cs
 }
 
-func (cs *callers) uid(name, place string) *uint32 {
-	a, err := account.Lookup(name)
-	if err != nil {
-		cs.problems = append(cs.problems, wire.Finding{Code: "config.name", Path: place, Detail: fmt.Sprintf("user %q: %v; the entry matches nobody", name, err)})
-		return nil
+// number is what a name stands for; nil, and a problem, when nobody could say.
+func (cs *callers) number(found map[string]uint32, lost map[string]string, what, name, place string) *uint32 {
+	if n, ok := found[name]; ok {
+		return &n
 	}
-	return &a.UID
-}
-
-func (cs *callers) gid(name, place string) *uint32 {
-	g, err := account.GroupByName(name)
-	if err != nil {
-		cs.problems = append(cs.problems, wire.Finding{Code: "config.name", Path: place, Detail: fmt.Sprintf("group %q: %v; the entry matches nobody", name, err)})
-		return nil
-	}
-	return &g.GID
+	cs.problems = append(cs.problems, wire.Finding{Code: "config.name", Path: place,
+		Detail: fmt.Sprintf("%s %q: %s; the entry matches nobody", what, name, lost[what+" "+name])})
+	return nil
 }
 
 // operates tells whether the peer is an operator by its user or group.

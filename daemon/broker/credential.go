@@ -8,7 +8,6 @@ import (
 	"batchwarden/daemon/audit"
 	"batchwarden/daemon/config"
 	"batchwarden/ipc/wire"
-	"batchwarden/platform/account"
 	"batchwarden/platform/peer"
 )
 
@@ -26,10 +25,7 @@ type asked struct {
 // entry that names the unit. Errors are as in Retrieve, too; systemd says that
 // it was systemd without a doubt who asked.
 func (b *Broker) Credential(ctx context.Context, at peer.Attested, failed error, deliver Deliver) (systemd bool, err error) {
-	c := caller{peer: at, attested: failed == nil}
-	if a, err := account.ByUID(at.UID); err == nil {
-		c.user = a.Name
-	}
+	c := caller{peer: at, user: at.User, attested: failed == nil}
 	want, systemd, err := askedFor(&at, failed)
 	if err == nil {
 		c.client = b.Config.CredentialClient(want.unit)

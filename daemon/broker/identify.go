@@ -34,16 +34,18 @@ type entry struct {
 // Without the launcher the socket alone tells who is asking: then entries that
 // want to know the program match nobody, and nothing is kept.
 func (b *Broker) identify(ctx context.Context, p *peer.Connection) caller {
-	if last, _ := p.Memo.Load().(*met); last != nil && last.by == b.callers {
+	cs := b.callers.Load()
+	if last, _ := p.Memo.Load().(*met); last != nil && last.by == cs {
 		return last.caller
 	}
-	return b.identifyBy(ctx, p, b.callers.want(&p.Peer), false)
+	return b.identifyBy(ctx, cs, p, cs.want(&p.Peer), false)
 }
 
 // identifyAfresh is identify for what must not rest on an earlier look.
 func (b *Broker) identifyAfresh(ctx context.Context, p *peer.Connection) caller {
-	want := b.callers.want(&p.Peer)
-	return b.identifyBy(ctx, p, want, want.Program || want.SHA256) // else the kernel's word is all there is, and it stays
+	cs := b.callers.Load()
+	want := cs.want(&p.Peer)
+	return b.identifyBy(ctx, cs, p, want, want.Program || want.SHA256) // else the kernel's word is all there is, and it stays
 }
 
 // met is what is kept with a connection.
@@ -53,28 +55,28 @@ type met struct {
 	caller caller
 }
 
-func (b *Broker) identifyBy(ctx context.Context, p *peer.Connection, want peer.Want, afresh bool) caller {
+func (b *Broker) identifyBy(ctx context.Context, cs *callers, p *peer.Connection, want peer.Want, afresh bool) caller {
 	last, _ := p.Memo.Load().(*met)
-	if last != nil && last.by == b.callers && covers(last.want, want) && !afresh {
+	if last != nil && last.by == cs && covers(last.want, want) && !afresh {
 		return last.caller
 	}
-	if last != nil && last.by == b.callers {
+	if last != nil && last.by == cs {
 		want.Started = last.caller.peer.Started
 		want.Program, want.SHA256 = want.Program || last.want.Program, want.SHA256 || last.want.SHA256
 	}
 	c := caller{peer: peer.Attested{Peer: p.Peer}}
-	if a, err := account.ByUID(p.UID); err == nil {
-		c.user = a.Name
-	}
 	ctx, cancel := context.WithTimeout(ctx, attestWait)
 	defer cancel()
 	at, err := b.Launcher.Attest(ctx, p.UnixConn, want)
 	var refused *launch.Refused
 	switch {
 	case err == nil:
-		c.peer, c.attested = at, true
+		c.peer, c.user, c.attested = at, at.User, true
 	case errors.As(err, &refused) && refused.Code == launch.CodeUnavailable:
-		return b.callers.match(c)
+		if a, err := account.ByUID(p.UID); err == nil {
+			c.user = a.Name
+		}
+		return cs.match(c)
 	case ctx.Err() != nil || refused != nil && refused.Code == launch.CodeOverloaded:
 		c.refused = overloaded("the launcher is too busy to say who is asking", time.Second)
 		return c
@@ -86,10 +88,10 @@ func (b *Broker) identifyBy(ctx context.Context, p *peer.Connection, want peer.W
 		return c
 	}
 	if c.refused == nil {
-		c = b.callers.match(c)
+		c = cs.match(c)
 	}
 	want.Started = 0
-	p.Memo.Store(&met{by: b.callers, want: want, caller: c})
+	p.Memo.Store(&met{by: cs, want: want, caller: c})
 	return c
 }
 
@@ -204,16 +206,17 @@ func (c *caller) why() string {
 // Whoami tells a caller what the system attested and what the configuration
 // makes of it. It is for everybody: whoever is refused has to be able to see why.
 func (b *Broker) Whoami(ctx context.Context, p *peer.Connection) wire.Whoami {
-	want := b.callers.want(&p.Peer)
+	cs := b.callers.Load()
+	want := cs.want(&p.Peer)
 	want.Program = true
-	c := b.identifyBy(ctx, p, want, false)
+	c := b.identifyBy(ctx, cs, p, want, false)
 	at := &c.peer
 	w := wire.Whoami{
 		Peer: wire.Peer{
 			PID: at.PID, UID: at.UID, GID: at.GID, Groups: at.Groups, User: c.user, Attested: c.attested,
 			Exe: at.Exe, NoExe: at.NoExe, SHA256: at.SHA256, NoSHA256: at.NoSHA256, Unit: at.Unit,
 		},
-		Operator: c.operator, Entries: c.looked, Version: b.Version, API: wire.API, Features: features,
+		Operator: c.operator, Entries: c.looked, Version: b.Version, API: wire.API, Features: b.features(),
 	}
 	switch refusal := c.known(); {
 	case c.refused != nil:

@@ -13,7 +13,7 @@ import (
 func TestMatch(t *testing.T) {
 	const sum = "0123"
 	entry := func(name string, m config.Match) config.Client { return config.Client{Name: name, Match: m} }
-	cs := newCallers(&config.Config{Clients: []config.Client{
+	conf := &config.Config{Clients: []config.Client{
 		entry("credential", config.Match{CredentialUnit: "lsam.service"}),
 		entry("nobody", config.Match{User: "no-such-user-here"}),
 		entry("lost-too", config.Match{User: "root", Group: "no-such-group-here"}),
@@ -22,7 +22,8 @@ func TestMatch(t *testing.T) {
 		entry("exe", config.Match{User: "root", Exe: "/opt/lsam"}),
 		entry("group", config.Match{Group: "root", Exe: "/opt/other"}),
 		entry("root", config.Match{User: "root"}),
-	}})
+	}}
+	cs := newCallers(conf, inFiles(namesIn(conf)), nil)
 	if len(cs.problems) != 2 {
 		t.Errorf("problems: %+v, want one for each name that is not there", cs.problems)
 	}

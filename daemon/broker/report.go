@@ -19,6 +19,14 @@ var features = []string{
 	"report", "retrieve", "retrieve.passed", "suspend", "sync",
 }
 
+// features adds to them what is configured.
+func (b *Broker) features() []string {
+	if b.Config.SystemdSocket == "" {
+		return features
+	}
+	return append(slices.Clone(features), "systemd.credentials")
+}
+
 // Health tells whether this machine can decide and launch, and if not, why.
 func (b *Broker) Health() wire.Health {
 	h := wire.Health{State: b.state(b.Syncer.Status())}
@@ -126,7 +134,7 @@ func (b *Broker) countJobs(ctx context.Context) (n wire.JobCount) {
 
 // problems collects what a person should look at.
 func (b *Broker) problems(v *view, s *wire.Status) []wire.Finding {
-	found := slices.Clone(b.callers.problems)
+	found := slices.Clone(b.callers.Load().problems)
 	if s.Sync.Outcome != "ok" && s.Sync.Outcome != wire.LocalVaultUnwritable { // that one the local vault says itself
 		found = append(found, wire.Finding{Code: s.Sync.Outcome, Detail: s.Sync.Detail, Path: s.Sync.Address})
 	}

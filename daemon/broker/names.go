@@ -1,0 +1,84 @@
+package broker
+
+import (
+	"context"
+	"time"
+
+	"batchwarden/daemon/config"
+	"batchwarden/platform/account"
+	"batchwarden/platform/launch"
+)
+
+// nameRetry is how long after a look for names that were not all found the next one follows.
+const nameRetry = 30 * time.Second
+
+// namesIn are the accounts and groups that the configuration names.
+func namesIn(c *config.Config) (n launch.Names) {
+	for i := range c.Clients {
+		if m := &c.Clients[i].Match; m.User != "" {
+			n.Users = append(n.Users, m.User)
+		}
+		if m := &c.Clients[i].Match; m.Group != "" {
+			n.Groups = append(n.Groups, m.Group)
+		}
+	}
+	n.Users = append(n.Users, c.Operators.Users...)
+	n.Groups = append(n.Groups, c.Operators.Groups...)
+	return n
+}
+
+// inFiles is what the files of this host alone say, for as long as there is no launcher to ask.
+func inFiles(n launch.Names) launch.Numbers {
+	found := launch.Numbers{Users: map[string]uint32{}, Groups: map[string]uint32{}, Lost: map[string]string{}}
+	for _, name := range n.Users {
+		if a, err := account.Lookup(name); err != nil {
+			found.Lost["user "+name] = err.Error()
+		} else {
+			found.Users[name] = a.UID
+		}
+	}
+	for _, name := range n.Groups {
+		if g, err := account.GroupByName(name); err != nil {
+			found.Lost["group "+name] = err.Error()
+		} else {
+			found.Groups[name] = g.GID
+		}
+	}
+	return found
+}
+
+// WatchNames has the launcher, which can ask the system's own resolver, say what the names of the configuration stand
+// for: when begun says that there is a launcher, and again as long as some were not found. It ends with ctx.
+func (b *Broker) WatchNames(ctx context.Context, begun <-chan struct{}) error {
+	var again <-chan time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-begun:
+		case <-again:
+		}
+		again = nil
+		if !b.resolveNames(ctx) {
+			again = time.After(nameRetry)
+		}
+	}
+}
+
+// resolveNames reports whether all were found.
+func (b *Broker) resolveNames(ctx context.Context) bool {
+	names := namesIn(b.Config)
+	if len(names.Users)+len(names.Groups) > launch.MaxNames {
+		b.Log.Warn("too many names in the configuration for the system's resolver; the files were asked", "most", launch.MaxNames)
+		return true
+	}
+	numbers, err := b.Launcher.Resolve(ctx, names)
+	if err != nil {
+		if ctx.Err() == nil {
+			b.Log.Warn("the names of the configuration were not resolved", "err", err)
+		}
+		return false
+	}
+	b.callers.Store(newCallers(b.Config, numbers, b.callers.Load()))
+	return len(numbers.Lost) == 0
+}
