@@ -32,7 +32,7 @@ platform/hostkey       : platform/lockmem platform/safefile
 platform/hostkey/mint  : platform/hostkey platform/lockmem platform/safefile
 platform/launch        : platform/account platform/localsock platform/peer
 platform/launch/become : platform/account
-platform/launch/keeper : platform/account platform/launch platform/launch/become platform/localsock platform/pam platform/peer platform/safefile
+platform/launch/keeper : platform/account platform/boottime platform/launch platform/launch/become platform/localsock platform/pam platform/peer platform/safefile
 
 vault/snapshot :
 vault/documents : vault/snapshot

@@ -124,7 +124,8 @@ type HostKey struct {
 // where the configuration wants it.
 type Job struct {
 	ID            string            `json:"id"`
-	CommandSHA256 string            `json:"command_sha256,omitempty"` // of the arguments, NUL after each
+	CommandSHA256 string            `json:"command_sha256,omitempty"` // of the words, NUL after each: a command's, a command line as one, a script's interpreter and arguments
+	ScriptSHA256  string            `json:"script_sha256,omitempty"`  // of a script's text
 	EnvSHA256     string            `json:"env_sha256,omitempty"`     // of the sorted K=V, NUL after each
 	Argv          []string          `json:"argv,omitempty"`
 	Env           map[string]string `json:"env,omitempty"`

@@ -66,7 +66,7 @@ func (b *Broker) DryRun(ctx context.Context, p *peer.Connection, conn *net.UnixC
 	a := b.dryDecide(&s, &c, body, anyone, record)
 	if sound && a.user != nil {
 		spec.Started = c.peer.Started
-		spec.Account, spec.Group = a.user.BatchUser.Username, a.user.BatchUser.Group
+		runAs(&spec, a.user.BatchUser)
 		b.noteLauncher(ctx, &s, conn, spec)
 	}
 	s.DecisionID, s.Start = record.DecisionID, s.Code == ""
@@ -149,7 +149,7 @@ func (b *Broker) noteLauncher(ctx context.Context, s *steps, conn *net.UnixConn,
 	for _, check := range checks {
 		var refusal *wire.Problem
 		if check.Code != "" {
-			refusal = wire.NewProblem(check.Code, check.Reason)
+			refusal = &wire.Problem{Code: check.Code, Detail: check.Reason} // a failed job's code may be no problem's
 		}
 		s.note(check.Step, refusal)
 	}

@@ -26,6 +26,7 @@ type note struct {
 	CredentialVersion int64             `json:"credential_version"`
 	DecisionID        string            `json:"decision_id"`
 	CommandSHA256     string            `json:"command_sha256"`
+	ScriptSHA256      string            `json:"script_sha256,omitempty"`
 	Withheld          []string          `json:"withheld,omitempty"`
 }
 
@@ -53,7 +54,7 @@ func jobOf(j *launch.Job) wire.Job {
 		ID: j.ID, Client: j.Owner, Realm: n.Realm, Subject: n.Subject, BatchUser: n.BatchUser,
 		State: j.State, PID: j.PID, User: j.User, ExitCode: j.ExitCode, Signal: j.Signal, CoreDumped: j.CoreDumped,
 		Started: j.Started, Ended: j.Ended, Survivors: j.Survivors, Labels: n.Labels,
-		CredentialVersion: n.CredentialVersion, CommandSHA256: n.CommandSHA256, Withheld: n.Withheld,
+		CredentialVersion: n.CredentialVersion, CommandSHA256: n.CommandSHA256, ScriptSHA256: n.ScriptSHA256, Withheld: n.Withheld,
 		Code: j.Code, Reason: j.Reason, DecisionID: n.DecisionID,
 	}
 	if w.Done() && (j.CPUSeconds > 0 || j.MaxRSS > 0) {
@@ -199,7 +200,7 @@ func endOf(j *launch.Job) *audit.Record {
 		Kind: audit.JobEnded, DecisionID: n.DecisionID, Client: j.Owner, Realm: n.Realm, Subject: subjectOf(n.Subject),
 		BatchUser: n.BatchUser, Username: j.User, CredentialVersion: n.CredentialVersion, Code: j.Code, Reason: brief(j.Reason),
 		Job: &audit.Job{
-			ID: j.ID, Serial: j.Serial, PID: j.PID, State: j.State, CommandSHA256: n.CommandSHA256,
+			ID: j.ID, Serial: j.Serial, PID: j.PID, State: j.State, CommandSHA256: n.CommandSHA256, ScriptSHA256: n.ScriptSHA256,
 			ExitCode: j.ExitCode, Signal: j.Signal, Survivors: j.Survivors, Started: j.Started, Ended: j.Ended, EndSeq: j.EndSeq,
 		},
 	}

@@ -41,9 +41,10 @@ func (b *Broker) Launch(ctx context.Context, p *peer.Connection, conn *net.UnixC
 	}
 	spec.Started = c.peer.Started // the same process, for the launcher
 
-	record.Job = &audit.Job{ID: spec.ID, CommandSHA256: argvSum(spec.Argv), EnvSHA256: envSum(spec.Env)}
+	words := wordsOf(body)
+	record.Job = &audit.Job{ID: spec.ID, CommandSHA256: argvSum(words), ScriptSHA256: scriptSum(body.Script), EnvSHA256: envSum(spec.Env)}
 	if b.Config.Audit.Argv {
-		record.Job.Tell(spec.Argv, spec.Env)
+		record.Job.Tell(words, spec.Env)
 	}
 	a := b.decide(&c, ask{realm: body.Realm, subject: body.Subject, object: body.Object, batchUser: body.BatchUser, use: toLaunch}, record)
 	if a.refusal != nil {
@@ -59,7 +60,7 @@ func (b *Broker) Launch(ctx context.Context, p *peer.Connection, conn *net.UnixC
 		b.Log.Error("launch refused: its audit record cannot be written", "err", err)
 		return wire.Job{}, false, wire.NewProblem(wire.AuditUnavailable, "the decision could not be written down, so nothing was started")
 	}
-	return b.start(ctx, granted{grant: grant, answer: a, decisionID: record.DecisionID, command: record.Job.CommandSHA256}, conn, spec, body, stdio)
+	return b.start(ctx, granted{grant: grant, answer: a, decisionID: record.DecisionID, job: record.Job}, conn, spec, body, stdio)
 }
 
 // start hands the granted job to the launcher, which checks the host's own
@@ -69,12 +70,12 @@ func (b *Broker) start(ctx context.Context, g granted, conn *net.UnixConn, spec 
 		return wire.Job{}, false, wire.NewProblem(wire.Internal, "")
 	}
 	u := g.answer.user
-	spec.Account, spec.Group = u.BatchUser.Username, u.BatchUser.Group
+	runAs(&spec, u.BatchUser)
 	spec.Note = note{
 		Realm: body.Realm, Subject: body.Subject, BatchUser: u.Name, Labels: body.Labels,
 		RealmName: u.RealmName, Platform: u.BatchUser.Platform, ObjectName: g.grant.Request().Object.Name,
 		CredentialVersion: u.SecretVersion(), DecisionID: g.decisionID,
-		CommandSHA256: g.command, Withheld: g.answer.decision.Withheld,
+		CommandSHA256: g.job.CommandSHA256, ScriptSHA256: g.job.ScriptSHA256, Withheld: g.answer.decision.Withheld,
 	}.marshal()
 
 	started, again, err := b.Launcher.Start(ctx, conn, spec, stdio...)

@@ -13,8 +13,10 @@ import (
 	"strings"
 	"time"
 
+	"batchwarden/daemon/config"
 	"batchwarden/ipc/wire"
 	"batchwarden/platform/launch"
+	"batchwarden/vault/snapshot"
 )
 
 // maxName bounds environment names, labels and the like.
@@ -24,21 +26,29 @@ const maxName = 255
 // account: that comes from the batch user, never from the caller. Whatever is
 // wrong with the body is found here, and named by its member.
 func (b *Broker) plan(c *caller, body *wire.Launch) (launch.Spec, *wire.Problem) {
-	for _, check := range []func(*wire.Launch) *wire.Problem{checkID, checkCommand, checkDir, checkEnv, checkLabels, checkStdio} {
+	for _, check := range []func(*wire.Launch) *wire.Problem{checkID, checkWords, checkDir, checkEnv, checkLabels, checkStdio, checkUnix} {
 		if p := check(body); p != nil {
 			return launch.Spec{}, p
 		}
 	}
-	umask, p := umaskOf(body.Unix)
-	if p != nil {
-		return launch.Spec{}, p
-	}
-	return launch.Spec{
-		Owner: c.client.Name, ID: body.ID, Hash: sumOf(body),
-		Argv: body.Command, Dir: body.Dir, Env: body.Env, Umask: umask,
-		Stdio: cmp.Or(body.Stdio, "capture"), CaptureMax: b.Config.Jobs.CaptureMax,
+	spec := launch.Spec{
+		Owner: c.client.Name, ID: body.ID, Hash: sumOf(body), PAM: c.client.PAM,
+		Argv: body.Command, CommandLine: body.CommandLine, Login: body.Login, Stdin: []byte(body.Stdin),
+		Dir: body.Dir, Env: body.Env, Stdio: cmp.Or(body.Stdio, "capture"), CaptureMax: b.Config.Jobs.CaptureMax,
 		Timeout: time.Duration(body.Timeout), Grace: b.Config.Jobs.Grace, Keep: b.Config.Jobs.Keep,
-	}, nil
+	}
+	if s := body.Script; s != nil {
+		spec.Script = &launch.Script{Text: []byte(s.Text), Interpreter: s.Interpreter, Args: s.Args}
+	}
+	if u := body.Unix; u != nil {
+		spec.Umask, spec.Nice, spec.Limits = umaskOf(u), u.Nice, u.Limits
+	}
+	return spec, nil
+}
+
+// runAs completes what is to run with what the batch user says about it.
+func runAs(spec *launch.Spec, u *snapshot.BatchUser) {
+	spec.Account, spec.Group, spec.PAM = u.Username, u.Group, cmp.Or(u.PAM, spec.PAM)
 }
 
 func checkID(body *wire.Launch) *wire.Problem {
@@ -56,9 +66,10 @@ func checkID(body *wire.Launch) *wire.Problem {
 	return nil
 }
 
-func checkCommand(body *wire.Launch) *wire.Problem {
+// checkWords wants exactly one thing to run, in words that can be passed to a program.
+func checkWords(body *wire.Launch) *wire.Problem {
 	ways := 0
-	for _, given := range []bool{len(body.Command) > 0, body.CommandLine != "", len(body.Script) > 0} {
+	for _, given := range []bool{len(body.Command) > 0, body.CommandLine != "", body.Script != nil} {
 		if given {
 			ways++
 		}
@@ -66,22 +77,46 @@ func checkCommand(body *wire.Launch) *wire.Problem {
 	switch {
 	case ways != 1:
 		return wire.Invalid("command", "exactly one of command, command_line and script is needed")
-	case body.CommandLine != "":
-		return notYet("command_line")
-	case len(body.Script) > 0:
-		return notYet("script")
-	case body.Login:
-		return notYet("login")
-	case body.Stdin != "":
-		return notYet("stdin")
-	case len(body.Command) > wire.MaxArgs:
-		return wire.Invalid("command", fmt.Sprintf("command has %d words, at most %d", len(body.Command), wire.MaxArgs))
-	case body.Command[0] == "":
+	case strings.ContainsRune(body.CommandLine, 0):
+		return wire.Invalid("command_line", "a NUL cannot be passed to a program")
+	case body.Script != nil:
+		return checkScript(body.Script)
+	case len(body.Command) > 0 && body.Command[0] == "":
 		return wire.Invalid("command[0]", "the program's name is empty")
 	}
-	for i, word := range body.Command {
+	return passable("command", body.Command)
+}
+
+func checkScript(s *wire.Script) *wire.Problem {
+	switch {
+	case s.Text == "":
+		return wire.Invalid("script.text", "the script is empty")
+	case len(s.Text) > wire.MaxText:
+		return wire.Invalid("script.text", fmt.Sprintf("the script has %d octets, at most %d", len(s.Text), wire.MaxText))
+	case len(s.Interpreter) > 0 && s.Interpreter[0] == "":
+		return wire.Invalid("script.interpreter[0]", "the interpreter's name is empty")
+	case strings.HasPrefix(s.Text, "#!") && strings.ContainsRune(firstLine(s.Text), 0):
+		return wire.Invalid("script.text", "a NUL cannot be passed to a program")
+	}
+	if p := passable("script.interpreter", s.Interpreter); p != nil {
+		return p
+	}
+	return passable("script.args", s.Args)
+}
+
+func firstLine(text string) string {
+	line, _, _ := strings.Cut(text, "\n")
+	return line
+}
+
+// passable wants words that can be the arguments of a program.
+func passable(field string, words []string) *wire.Problem {
+	if len(words) > wire.MaxArgs {
+		return wire.Invalid(field, fmt.Sprintf("%s has %d words, at most %d", field, len(words), wire.MaxArgs))
+	}
+	for i, word := range words {
 		if strings.ContainsRune(word, 0) {
-			return wire.Invalid(fmt.Sprintf("command[%d]", i), "a NUL cannot be passed to a program")
+			return wire.Invalid(fmt.Sprintf("%s[%d]", field, i), "a NUL cannot be passed to a program")
 		}
 	}
 	return nil
@@ -119,6 +154,12 @@ func checkLabels(body *wire.Launch) *wire.Problem {
 }
 
 func checkStdio(body *wire.Launch) *wire.Problem {
+	switch {
+	case len(body.Stdin) > wire.MaxText:
+		return wire.Invalid("stdin", fmt.Sprintf("stdin has %d octets, at most %d", len(body.Stdin), wire.MaxText))
+	case body.Stdio == "passed" && body.Stdin != "":
+		return wire.Invalid("stdin", "stdin is one of the descriptors that are passed")
+	}
 	switch body.Stdio {
 	case "", "capture", "null", "passed":
 		return nil
@@ -126,31 +167,33 @@ func checkStdio(body *wire.Launch) *wire.Problem {
 	return wire.Invalid("stdio", fmt.Sprintf("stdio is %q; capture, passed and null are known", body.Stdio))
 }
 
-func umaskOf(u *wire.Unix) (*uint32, *wire.Problem) {
-	switch {
-	case u == nil:
-		return nil, nil
-	case u.Nice != 0:
-		return nil, notYet("unix.nice")
-	case len(u.Limits) > 0:
-		return nil, notYet("unix.limits")
-	case u.Umask == "":
-		return nil, nil
+func checkUnix(body *wire.Launch) *wire.Problem {
+	u := body.Unix
+	if u == nil {
+		return nil
 	}
-	v, err := strconv.ParseUint(u.Umask, 8, 32)
-	if err != nil || v > 0o777 {
-		return nil, wire.Invalid("unix.umask", fmt.Sprintf("umask %q is not an octal number up to 0777", u.Umask))
+	if v, err := strconv.ParseUint(cmp.Or(u.Umask, "0"), 8, 32); err != nil || v > 0o777 {
+		return wire.Invalid("unix.umask", fmt.Sprintf("umask %q is not an octal number up to 0777", u.Umask))
 	}
-	umask := uint32(v)
-	return &umask, nil
+	if u.Nice < -20 || u.Nice > 19 {
+		return wire.Invalid("unix.nice", fmt.Sprintf("nice is %d; -20 to 19 are possible", u.Nice))
+	}
+	for _, name := range slices.Sorted(maps.Keys(u.Limits)) {
+		if !slices.Contains(config.Ceilings, name) {
+			return wire.Invalid("unix.limits", fmt.Sprintf("there is no limit %.100q; known: %s", name, strings.Join(config.Ceilings, ", ")))
+		}
+	}
+	return nil
 }
 
-// notYet refuses a member of the contract that this version does not have,
-// rather than run something else than was asked for.
-func notYet(field string) *wire.Problem {
-	p := wire.NewProblem(wire.Unsupported, fmt.Sprintf("%s is not supported by this version", field))
-	p.Field = field
-	return p
+// umaskOf is of one that was checked; nil: not given.
+func umaskOf(u *wire.Unix) *uint32 {
+	v, err := strconv.ParseUint(u.Umask, 8, 32)
+	if err != nil {
+		return nil
+	}
+	umask := uint32(v)
+	return &umask
 }
 
 // sumOf is the same for two bodies that ask for the same.
@@ -160,6 +203,26 @@ func sumOf(body *wire.Launch) string {
 		panic("broker: a launch body that was JSON is none any more: " + err.Error())
 	}
 	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:])
+}
+
+// wordsOf are what an auditor is told of what runs: a command's words, a
+// command line as one, a script's interpreter and arguments.
+func wordsOf(body *wire.Launch) []string {
+	switch {
+	case body.CommandLine != "":
+		return []string{body.CommandLine}
+	case body.Script != nil:
+		return slices.Concat(body.Script.Interpreter, body.Script.Args)
+	}
+	return body.Command
+}
+
+func scriptSum(s *wire.Script) string {
+	if s == nil {
+		return ""
+	}
+	sum := sha256.Sum256([]byte(s.Text))
 	return hex.EncodeToString(sum[:])
 }
 

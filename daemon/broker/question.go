@@ -51,7 +51,7 @@ type granted struct {
 	grant      policy.Grant
 	answer     answer
 	decisionID string
-	command    string // the sum of a launch's command; "" for a retrieve
+	job        *audit.Job // what the record says of a launch; nil for a retrieve
 }
 
 // decide puts the caller's question to the realm's policy. The record learns

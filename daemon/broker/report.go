@@ -15,8 +15,8 @@ import (
 
 // features names what whoami promises beyond the API's version.
 var features = []string{
-	"attest", "authorize", "dry_run", "events", "explain", "jobs.capture", "jobs.forget", "jobs.null", "jobs.passed", "jobs.signal", "limits",
-	"report", "retrieve", "retrieve.passed", "suspend", "sync",
+	"attest", "authorize", "dry_run", "events", "explain", "jobs.capture", "jobs.command_line", "jobs.forget", "jobs.login", "jobs.null",
+	"jobs.passed", "jobs.script", "jobs.signal", "jobs.stdin", "limits", "pam", "report", "retrieve", "retrieve.passed", "suspend", "sync",
 }
 
 // features adds to them what is configured.

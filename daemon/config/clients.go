@@ -46,7 +46,9 @@ func (c *checker) client(place string, e *rawClient, realms map[string]rawRealm)
 	if e.Concurrent < 0 {
 		c.fault(place+".concurrent", "must not be negative")
 	}
-	c.built("clients[].pam", place+".pam", e.PAM)
+	if strings.ContainsAny(e.PAM, "/\x00") || strings.HasPrefix(e.PAM, ".") {
+		c.fault(place+".pam", "%q is not the name of a PAM service, which is that of a file in /etc/pam.d", e.PAM)
+	}
 	if e.SubjectRequired {
 		c.built("clients[].subject_required", place+".subject_required", "true")
 	}

@@ -297,7 +297,6 @@ func TestUnbuilt(t *testing.T) {
 		"local_vault.key":            "local_vault: {key: VALUE}",
 		"realms.*.model":             "realms: {r: {model: VALUE, agent: A}}",
 		"clients[].subject_required": "clients: [{name: c, match: {user: u}, subject_required: VALUE}]",
-		"clients[].pam":              "clients: [{name: c, match: {user: u}, pam: batch}]",
 	}
 	for _, u := range unbuilt {
 		t.Run(u.setting+" "+u.value, func(t *testing.T) {

@@ -9,8 +9,8 @@ import (
 	"batchwarden/daemon/strict"
 )
 
-// ceilings are the limits of a process that `max` can bound, by the names of setrlimit(2).
-var ceilings = []string{"as", "core", "cpu", "data", "fsize", "memlock", "msgqueue", "nice", "nofile", "nproc", "rtprio", "rttime", "sigpending", "stack"}
+// Ceilings are the limits of a process that `max` can bound and a request ask for, by the names of setrlimit(2).
+var Ceilings = []string{"as", "core", "cpu", "data", "fsize", "memlock", "msgqueue", "nice", "nofile", "nproc", "rtprio", "rttime", "sigpending", "stack"}
 
 // ParseLimits reads the text of a limits.yaml; file is the name that faults carry. The error is strict.Faults.
 func ParseLimits(file string, data []byte) (*Limits, error) {
@@ -34,8 +34,8 @@ func ParseLimits(file string, data []byte) (*Limits, error) {
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(l.Max)) {
-		if !slices.Contains(ceilings, name) {
-			c.fault("max."+name, "is unknown; known: %s", strings.Join(ceilings, ", "))
+		if !slices.Contains(Ceilings, name) {
+			c.fault("max."+name, "is unknown; known: %s", strings.Join(Ceilings, ", "))
 		}
 	}
 	if err := doc.Err(); err != nil {

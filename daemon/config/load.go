@@ -129,6 +129,7 @@ func gather(file string, read reader) (*Config, error) {
 	c.Clients, c.Files = clients, append(files, more...)
 	c.unmatched()
 	c.unheard()
+	c.unserved()
 	return c, nil
 }
 

@@ -2,7 +2,9 @@ package config
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -80,6 +82,24 @@ func (c *Config) unmatched() {
 			if real, err := filepath.EvalSymlinks(exe); err == nil && real != exe {
 				warn("it never matches: exe %s leads through a link to %s, which is what the system tells; write that", exe, real)
 			}
+		}
+	}
+}
+
+// unserved warns about PAM services that this machine has no file for: such a client's jobs would all fail.
+func (c *Config) unserved() {
+	for i := range c.Clients {
+		e := &c.Clients[i]
+		if e.PAM == "" {
+			continue
+		}
+		has := func(dir string) bool {
+			_, err := os.Stat(filepath.Join(dir, e.PAM))
+			return err == nil
+		}
+		// Where PAM looks; for a service without a file it would take "other" in silence.
+		if !slices.ContainsFunc([]string{"/etc/pam.d", "/usr/lib/pam.d", "/usr/share/pam.d", "/usr/etc/pam.d"}, has) {
+			c.Warnings = append(c.Warnings, fmt.Sprintf("%s: client %s: pam: there is no file /etc/pam.d/%s, and until there is no job of it starts", e.File, e.Name, e.PAM))
 		}
 	}
 }

@@ -85,3 +85,26 @@ func TestUnmatchedInAnotherFile(t *testing.T) {
 		t.Errorf("got %q", c.Warnings)
 	}
 }
+
+// TestUnserved: a PAM service without a file is accepted, and said.
+func TestUnserved(t *testing.T) {
+	c, _, err := Check(host(t, `vault: {address: https://v, auth: {role_id_file: /r, secret_id_file: /s}}
+clients:
+  - {name: some, match: {user: u}, pam: no-such-service}
+  - {name: none, match: {user: v}, pam: ""}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(c.Warnings) != 1 || !strings.Contains(c.Warnings[0], "client some: pam: there is no file /etc/pam.d/no-such-service") || c.Clients[0].PAM != "no-such-service" {
+		t.Errorf("got %q, %+v", c.Warnings, c.Clients)
+	}
+	entries, err := os.ReadDir("/etc/pam.d")
+	if err != nil || len(entries) == 0 {
+		t.Skip("this machine has no PAM")
+	}
+	c, _, err = Check(host(t, "vault: {address: https://v, auth: {role_id_file: /r, secret_id_file: /s}}\nclients: [{name: c, match: {user: u}, pam: "+entries[0].Name()+"}]\n"))
+	if err != nil || len(c.Warnings) != 0 {
+		t.Errorf("got %v, %q", err, c.Warnings)
+	}
+}

@@ -8,7 +8,6 @@ package config
 var unbuilt = []struct{ setting, value, instead string }{
 	{"metrics.textfile", "", "leave it empty"},
 	{"local_vault.key", "dpapi", "use keyfile:PATH, credential or tpm2"},
-	{"clients[].pam", "", "leave it empty"},
 }
 
 // built reports whether this version acts on the setting at the place, and if not adds the fault that says so.

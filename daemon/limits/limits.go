@@ -27,6 +27,9 @@ type Launch struct {
 	GID       uint32 // the primary group that the job would have
 	Env       []string
 	Command   Command
+	Nice      int               // that the request asks for; 0: none
+	Resources map[string]uint64 // likewise, by the names of setrlimit(2)
+	Own       map[string]uint64 // of these, the ceiling where `max` has none: what the launcher itself may have
 }
 
 // File is a limits.yaml that is read again whenever it has changed.
@@ -75,9 +78,18 @@ func (f *File) Allow(l Launch) error {
 	return f.judge(limits, l)
 }
 
+// Max are the ceilings of every job's limits. A file that cannot be used has none, and allows nothing.
+func (f *File) Max() map[string]uint64 {
+	limits, err := f.current()
+	if err != nil {
+		return nil
+	}
+	return limits.Max
+}
+
 func (f *File) judge(limits *config.Limits, l Launch) error {
 	q := question{Limits: limits, Launch: l, file: f}
-	for _, check := range []func() error{q.requester, q.target, q.ids, q.users, q.groups, q.commands, q.env} {
+	for _, check := range []func() error{q.requester, q.target, q.ids, q.users, q.groups, q.commands, q.env, q.resources} {
 		if err := check(); err != nil {
 			return fmt.Errorf("limits.yaml: %w", err)
 		}

@@ -15,7 +15,7 @@ import (
 )
 
 // Programs are the ones that are installed.
-var Programs = []string{"batchwardend", "batchwarden", "batchwarden-launcher", "batchwarden-become", "batchwarden-sync"}
+var Programs = []string{"batchwardend", "batchwarden", "batchwarden-launcher", "batchwarden-become", "batchwarden-nss", "batchwarden-pam", "batchwarden-sync"}
 
 // Top returns the directory of the module that the working directory lies in.
 func Top() (string, error) {

@@ -37,7 +37,7 @@ func openapi(t *testing.T) (d document) {
 // name of their schema.
 var described = map[string]any{
 	"Subject": wire.Subject{}, "Authorize": wire.Authorize{}, "Decision": wire.Decision{}, "Report": wire.Report{}, "Reported": wire.Reported{}, "Retrieve": wire.Retrieve{}, "Signal": wire.Signal{},
-	"Launch": wire.Launch{}, "Unix": wire.Unix{}, "Job": wire.Job{}, "Rusage": wire.Rusage{}, "Jobs": wire.Jobs{},
+	"Launch": wire.Launch{}, "Script": wire.Script{}, "Unix": wire.Unix{}, "Job": wire.Job{}, "Rusage": wire.Rusage{}, "Jobs": wire.Jobs{},
 	"BatchUser": wire.BatchUser{}, "BatchUsers": wire.BatchUsers{}, "Health": wire.Health{}, "Finding": wire.Finding{},
 	"Whoami": wire.Whoami{}, "Peer": wire.Peer{}, "Status": wire.Status{}, "Sync": wire.Sync{}, "BatchUserCount": wire.BatchUserCount{},
 	"Policy": wire.Policy{}, "Memory": wire.Memory{}, "LocalVault": wire.LocalVault{}, "Launcher": wire.Launcher{},

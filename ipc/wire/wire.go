@@ -21,6 +21,8 @@ const (
 	MaxEnv    = 4096
 	MaxLabels = 64
 	MaxID     = 128
+	MaxText   = 1 << 20 // octets of a script, and of stdin
+	MaxLimits = 16
 )
 
 // Subject is the controller's user on whose behalf the caller asks.
@@ -111,22 +113,31 @@ type Launch struct {
 	BatchUser   string            `json:"batch_user"`
 	Command     []string          `json:"command,omitempty"`
 	CommandLine string            `json:"command_line,omitempty"`
-	Script      json.RawMessage   `json:"script,omitempty"`
+	Script      *Script           `json:"script,omitempty"`
 	Login       bool              `json:"login,omitempty"`
 	Stdin       string            `json:"stdin,omitempty"`
 	Dir         string            `json:"dir,omitempty"`
 	Env         map[string]string `json:"env,omitempty"`
 	Labels      map[string]string `json:"labels,omitempty"`
 	Timeout     Duration          `json:"timeout,omitzero"`
-	Stdio       string            `json:"stdio,omitempty"` // capture (the default), null
+	Stdio       string            `json:"stdio,omitempty"` // capture (the default), passed, null
 	Unix        *Unix             `json:"unix,omitempty"`
+}
+
+// Script is a text to be run. It lies in a file that only the job's user can
+// read, and that is removed when the job has ended. Without an interpreter it
+// is what #! in its first line names, or the account's shell.
+type Script struct {
+	Text        string   `json:"text"`
+	Interpreter []string `json:"interpreter,omitempty"`
+	Args        []string `json:"args,omitempty"`
 }
 
 // Unix is what only a job on a Unix system has.
 type Unix struct {
-	Umask  string            `json:"umask,omitempty"` // octal
-	Nice   int               `json:"nice,omitempty"`
-	Limits map[string]uint64 `json:"limits,omitempty"`
+	Umask  string            `json:"umask,omitempty"`  // octal
+	Nice   int               `json:"nice,omitempty"`   // -20 to 19; 0: as the service has it
+	Limits map[string]uint64 `json:"limits,omitempty"` // soft and hard, by the names of setrlimit(2)
 }
 
 // Signal is the body of POST /v1/jobs/{id}/signal. Subject and Object are for
@@ -167,6 +178,7 @@ type Job struct {
 	Labels            map[string]string `json:"labels,omitempty"`
 	CredentialVersion int64             `json:"credential_version,omitempty"`
 	CommandSHA256     string            `json:"command_sha256,omitempty"`
+	ScriptSHA256      string            `json:"script_sha256,omitempty"` // of the script's text
 	Withheld          []string          `json:"withheld,omitempty"`
 	Code              string            `json:"code,omitempty"`
 	Reason            string            `json:"reason,omitempty"`

@@ -61,11 +61,19 @@ type Spec struct {
 
 	Account string            `json:"account"`
 	Group   string            `json:"group,omitempty"` // primary group, one the account has; empty: the account's own
-	Argv    []string          `json:"argv"`
-	Dir     string            `json:"dir,omitempty"` // empty: the account's home
-	Env     map[string]string `json:"env,omitempty"` // added to HOME USER LOGNAME SHELL PATH
+	Dir     string            `json:"dir,omitempty"`   // empty: the account's home
+	Env     map[string]string `json:"env,omitempty"`   // added to HOME USER LOGNAME SHELL PATH
 	Umask   *uint32           `json:"umask,omitempty"`
-	PAM     string            `json:"pam,omitempty"` // the service that is asked and has a session open while the job runs; empty: none
+	Nice    int               `json:"nice,omitempty"`   // -20 to 19; 0: the launcher's
+	Limits  map[string]uint64 `json:"limits,omitempty"` // of resources, soft and hard, by the names of setrlimit(2): "nofile"
+	PAM     string            `json:"pam,omitempty"`    // the service that is asked and has a session open while the job runs; empty: none
+
+	// What runs: exactly one of Argv, CommandLine and Script.
+	Argv        []string `json:"argv,omitempty"`
+	CommandLine string   `json:"command_line,omitempty"` // for the account's shell
+	Script      *Script  `json:"script,omitempty"`
+	Login       bool     `json:"login,omitempty"` // through the account's shell as a login shell, which reads the profiles
+	Stdin       []byte   `json:"stdin,omitempty"` // what the job reads, at most MaxText octets; not with StdioPassed
 
 	Stdio      string        `json:"stdio"`                 // StdioCapture, StdioNull or StdioPassed
 	CaptureMax int64         `json:"capture_max,omitempty"` // octets kept of each stream; 0 or more than the launcher's: its own
@@ -79,6 +87,16 @@ type Spec struct {
 	Note json.RawMessage `json:"note,omitempty"` // the daemon's own, at most MaxNote octets: journalled and given back
 }
 
+// Script is a text that becomes a file, which only the job's user can read and which is there as long as the job is.
+type Script struct {
+	Text        []byte   `json:"text"`                  // at most MaxText octets
+	Interpreter []string `json:"interpreter,omitempty"` // empty: what #! in the first line says, else the account's shell
+	Args        []string `json:"args,omitempty"`        // after the file's name
+}
+
+// MaxText bounds Script.Text and Spec.Stdin.
+const MaxText = 1 << 20
+
 // MaxGrace is the longest that a job may take to end after a Signal with a grace.
 const MaxGrace = time.Hour
 
@@ -87,27 +105,32 @@ const MaxNote = 128 << 10
 
 // Job is what the launcher knows about one launch.
 type Job struct {
-	Owner      string          `json:"owner"`
-	ID         string          `json:"id"`
-	Serial     uint64          `json:"serial"`
-	Hash       string          `json:"hash"`
-	State      string          `json:"state"`
-	PID        int             `json:"pid,omitempty"`
-	User       string          `json:"user"`
-	ExitCode   *int            `json:"exit_code,omitempty"`
-	Signal     string          `json:"signal,omitempty"` // "KILL"
-	CoreDumped bool            `json:"core_dumped,omitempty"`
-	Started    time.Time       `json:"started,omitzero"`
-	Ended      time.Time       `json:"ended,omitzero"`
-	CPUSeconds float64         `json:"cpu_seconds,omitempty"`
-	MaxRSS     int64           `json:"max_rss,omitempty"` // octets; that of the launcher's own child before exec is the least
-	Survivors  int             `json:"survivors,omitempty"`
-	Captured   bool            `json:"captured,omitempty"` // Output has something to read
-	ByPath     bool            `json:"by_path,omitempty"`  // a script: executed by its path after comparing device and inode
-	Code       string          `json:"code,omitempty"`
-	Reason     string          `json:"reason,omitempty"`
-	Note       json.RawMessage `json:"note,omitempty"`
-	EndSeq     uint64          `json:"end_seq,omitempty"` // ascending in the order of ends; 0 while it runs
+	Owner      string    `json:"owner"`
+	ID         string    `json:"id"`
+	Serial     uint64    `json:"serial"`
+	Hash       string    `json:"hash"`
+	State      string    `json:"state"`
+	PID        int       `json:"pid,omitempty"`
+	User       string    `json:"user"`
+	ExitCode   *int      `json:"exit_code,omitempty"`
+	Signal     string    `json:"signal,omitempty"` // "KILL"
+	CoreDumped bool      `json:"core_dumped,omitempty"`
+	Started    time.Time `json:"started,omitzero"`
+	Ended      time.Time `json:"ended,omitzero"`
+	// The same two by the clock that nobody sets: the time since the machine was started, time asleep included.
+	StartedBoot time.Duration `json:"started_boot,omitempty"`
+	EndedBoot   time.Duration `json:"ended_boot,omitempty"`
+	// Of the first process and those that it waited for; of a job that outlived its launcher, of all its processes.
+	CPUSeconds float64 `json:"cpu_seconds,omitempty"`
+	// Octets; that of the launcher's own child before exec is the least. 0: not known, as of a job that outlived its launcher.
+	MaxRSS    int64           `json:"max_rss,omitempty"`
+	Survivors int             `json:"survivors,omitempty"` // processes that its first one left behind, and that were ended
+	Captured  bool            `json:"captured,omitempty"`  // Output has something to read
+	ByPath    bool            `json:"by_path,omitempty"`   // a script: executed by its path after comparing device and inode
+	Code      string          `json:"code,omitempty"`
+	Reason    string          `json:"reason,omitempty"`
+	Note      json.RawMessage `json:"note,omitempty"`
+	EndSeq    uint64          `json:"end_seq,omitempty"` // ascending in the order of ends; 0 while it runs
 }
 
 // Over reports whether nothing about the job will change any more.
@@ -128,7 +151,7 @@ type Status struct {
 	Version     string
 	Detail      string // why it is not connected
 	JobsRunning int
-	Containment string   // how jobs are kept together: "cgroup /sys/fs/cgroup/…" or "session: …" with the reason
+	Containment string   // how jobs are kept together: "cgroup /sys/fs/cgroup/…" or "session, subreaper: …" with the reason
 	Problems    []string // of limits.yaml, and of the launcher itself
 }
 

@@ -13,7 +13,7 @@ import (
 // session, and so does a number that is still in use.
 const (
 	Protocol = 1
-	MaxFrame = 4 << 20
+	MaxFrame = 8 << 20
 	MaxFiles = 4
 	// MaxOpen is how many requests may be unanswered at one time.
 	MaxOpen = 8192

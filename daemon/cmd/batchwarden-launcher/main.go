@@ -87,8 +87,12 @@ func assemble(file, limitsFile string) (keeper.Config, error) {
 		SyncPath:      filepath.Join(filepath.Dir(self), "batchwarden-sync"),
 		SyncArgs:      []string{"--config", configFile},
 		Allow: func(a keeper.Ask) error {
-			return owner.Allow(limits.Launch{Requester: a.Requester, Account: a.Account, GID: a.GID, Env: a.Env, Command: a.Command})
+			return owner.Allow(limits.Launch{
+				Requester: a.Requester, Account: a.Account, GID: a.GID, Env: a.Env, Command: a.Command,
+				Nice: a.Nice, Resources: a.Limits, Own: a.Own,
+			})
 		},
+		Max:         owner.Max,
 		Problems:    owner.Problems,
 		Accounts:    accounts,
 		PAM:         pam.Program(beside("batchwarden-pam")),

@@ -25,6 +25,7 @@
 package become
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"slices"
@@ -56,6 +57,7 @@ var ErrTooLarge = fmt.Errorf("become: the command and its environment are too lo
 type Order struct {
 	Account account.Account // what the launcher's decision was about
 	GID     uint32          // the job's primary group, one of the account's
+	File    string          // of the command; empty: what Argv[0] says
 	Argv    []string
 	Env     []string // all of it
 	Dir     string
@@ -146,10 +148,10 @@ func (o *Order) encode(as binary.ByteOrder) ([]byte, error) {
 	return text, nil
 }
 
-// paths are where the command may lie: what Argv[0] names, or in the job's PATH. Elements of PATH that are not absolute
+// paths are where the command may lie: what File or Argv[0] names, or in the job's PATH. Elements of PATH that are not absolute
 // are passed over.
 func (o *Order) paths() (paths []string) {
-	name := o.Argv[0]
+	name := cmp.Or(o.File, o.Argv[0])
 	if strings.Contains(name, "/") {
 		return []string{name}
 	}

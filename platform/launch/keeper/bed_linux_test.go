@@ -324,8 +324,8 @@ func (b *bed) boxed() []string {
 }
 
 func alive(pid int) bool {
-	_, state, ok := statOf(pid)
-	return ok && state != 'Z'
+	p, ok := processOf(pid)
+	return ok && !p.dead()
 }
 
 func number(t *testing.T, text string) int {

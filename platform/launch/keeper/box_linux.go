@@ -13,29 +13,38 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// boxes keeps the processes of each job together: in a cgroup of its own below root, or, without cgroups, by the
-// session that the job leads. A process leaves a session by setsid; it cannot leave a cgroup.
+// boxes keeps the processes of each job together: in a cgroup of its own below root, which no process can leave, or,
+// without cgroups, by what processes have in common; see unboxed.
 type boxes struct {
 	root string // "" without cgroups
 	why  string // then: the reason
+	unboxed
 }
 
 // box is what holds one job.
 type box struct {
-	dir string // the cgroup; "" without
-	pid int    // the job's first process, which leads its session; 0 before it is started
+	boxes *boxes
+	dir   string // the cgroup; "" without
+	pid   int    // the job's first process, which leads its session; 0 before it is started
+	uid   uint32 // the job's user; without a cgroup
+
+	mu    sync.Mutex // guards the next
+	born  time.Duration
+	audit uint32 // its audit session; 0: none
 }
 
 func (b *boxes) String() string {
 	if b.root != "" {
 		return "cgroup " + b.root
 	}
-	return "session: " + b.why
+	return "session, subreaper: " + b.why
 }
 
 // openBoxes finds out how jobs can be contained, and removes what an earlier launcher with the same state directory
@@ -49,6 +58,9 @@ func openBoxes(cgroupRoot, stateDir string) *boxes {
 	}
 	if err != nil {
 		b.root, b.why = "", "no cgroup v2 to use: "+err.Error()
+		if err := b.reapFor(); err != nil {
+			b.why += "; " + err.Error()
+		}
 	}
 	return b
 }
@@ -176,13 +188,15 @@ func ownCgroup() (string, error) {
 	return "", errors.New("the launcher is in none")
 }
 
-// make makes the box of a job before anything of the job exists.
-func (b *boxes) make(serial uint64) (*box, error) {
+// make makes the box of a job of that user before anything of the job exists.
+func (b *boxes) make(serial uint64, uid uint32) (*box, error) {
 	if b.root == "" {
-		return &box{}, nil
+		made := &box{boxes: b, uid: uid}
+		b.enter(made)
+		return made, nil
 	}
 	dir := filepath.Join(b.root, strconv.FormatUint(serial, 10))
-	return &box{dir: dir}, unix.Mkdir(dir, 0o755)
+	return &box{boxes: b, dir: dir}, unix.Mkdir(dir, 0o755)
 }
 
 // nobody reports whether the kernel says that no process is in the box's cgroup or in one inside it.
@@ -203,7 +217,7 @@ func (b *box) nobody() bool {
 // processes lists who is in the box, the job's first process while it runs included.
 func (b *box) processes() []int {
 	if b.dir == "" {
-		return sessionOf(b.pid)
+		return b.members()
 	}
 	return cgroupProcesses(b.dir, nil)
 }
@@ -233,40 +247,6 @@ func cgroupProcesses(dir string, pids []int) []int {
 	return pids
 }
 
-// sessionOf lists the processes of a session. Its leader must not have been waited for: until then, and while one of
-// the session lives, nobody else can have the number.
-func sessionOf(leader int) (pids []int) {
-	entries, err := os.ReadDir("/proc")
-	if err != nil || leader == 0 {
-		return nil
-	}
-	for _, e := range entries {
-		pid, err := strconv.Atoi(e.Name())
-		if err != nil {
-			continue
-		}
-		if sid, state, ok := statOf(pid); ok && sid == leader && state != 'Z' && state != 'X' {
-			pids = append(pids, pid)
-		}
-	}
-	return pids
-}
-
-// statOf reads session and state from /proc/PID/stat.
-func statOf(pid int) (sid int, state byte, ok bool) {
-	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err != nil {
-		return 0, 0, false
-	}
-	// The name in brackets may contain anything, brackets too.
-	fields := bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:])
-	if len(fields) < 4 {
-		return 0, 0, false
-	}
-	sid, err = strconv.Atoi(string(fields[3]))
-	return sid, fields[0][0], err == nil
-}
-
 // signal sends sig to everybody in the box once.
 func (b *box) signal(sig unix.Signal) {
 	for _, pid := range b.processes() {
@@ -282,11 +262,11 @@ func (b *box) stop() {
 	}
 }
 
-// clear ends whom the job's first process left behind in the box, and reports how many there were
-// and whether they are gone. A process that hangs in the kernel can outlive it.
-func (b *box) clear(patience time.Duration) (others int, gone bool) {
+// clear ends everybody in the box but the first process, which was seen to end, and reports how many there were and
+// whether they are gone. A process that hangs in the kernel can outlive it. With first 0 everybody is ended.
+func (b *box) clear(first int, patience time.Duration) (others int, gone bool) {
 	rest := func() []int {
-		return slices.DeleteFunc(b.processes(), func(pid int) bool { return pid == b.pid })
+		return slices.DeleteFunc(b.processes(), func(pid int) bool { return pid == first })
 	}
 	if b.nobody() {
 		return 0, true
@@ -299,6 +279,11 @@ func (b *box) clear(patience time.Duration) (others int, gone bool) {
 	until := time.Now().Add(patience)
 	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
 		b.stop()
+		if b.dir == "" {
+			for _, pid := range left {
+				_, _ = syscall.Wait4(pid, nil, syscall.WNOHANG, nil) // most have another parent, or have not ended
+			}
+		}
 		if left = rest(); len(left) == 0 {
 			return others, true
 		}
@@ -309,18 +294,28 @@ func (b *box) clear(patience time.Duration) (others int, gone bool) {
 	}
 }
 
-// remove removes the box; nobody should be in it.
-func (b *box) remove() {
-	if b.dir != "" && unix.Rmdir(b.dir) != nil {
-		removeCgroup(b.dir)
+// cpu is what all processes that ever were in the box have used; 0 without a cgroup.
+func (b *box) cpu() time.Duration {
+	if b.dir == "" {
+		return 0
 	}
+	text, err := os.ReadFile(filepath.Join(b.dir, "cpu.stat"))
+	if err != nil {
+		return 0
+	}
+	var usec int64
+	if _, err := fmt.Sscanf(string(text), "usage_usec %d", &usec); err != nil {
+		return 0
+	}
+	return time.Duration(usec) * time.Microsecond
 }
 
-// bootID names the boot of this machine.
-func bootID() string {
-	text, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		return ""
+// remove removes the box; nobody should be in it.
+func (b *box) remove() {
+	switch {
+	case b.dir == "":
+		b.boxes.leave(b)
+	case unix.Rmdir(b.dir) != nil:
+		removeCgroup(b.dir)
 	}
-	return string(bytes.TrimSpace(text))
 }

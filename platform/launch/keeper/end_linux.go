@@ -13,15 +13,23 @@ import (
 	"batchwarden/platform/launch/become"
 )
 
+// notEnded is the reason of a job whose record says less than it could.
+const notEnded = "processes of it that were killed have not ended yet"
+
 // started publishes that the job runs.
-func (k *keeper) started(j *job, pid int, byPath bool) {
+func (k *keeper) started(j *job, c *child, byPath bool) {
 	k.mu.Lock()
-	j.State, j.PID, j.ByPath = launch.StateRunning, pid, byPath
-	serial := j.Serial
+	j.State, j.PID, j.ByPath = launch.StateRunning, c.pid, byPath
+	serial, line := j.Serial, j.thread
 	k.mu.Unlock()
 	close(j.ready)
-	if err := k.journal.append(record{Kind: kindRun, Job: &launch.Job{Serial: serial, PID: pid}}); err != nil {
-		k.Log.Error("journal", "err", err) // only the pid of a job that is lost later would be missing
+	c.box.belongs(c.pid)
+	if !byPath {
+		return
+	}
+	r := record{Kind: kindRun, thread: thread{Box: line.Box, At: line.At}, Job: &launch.Job{Serial: serial, PID: c.pid, ByPath: true}}
+	if err := k.journal.append(r); err != nil {
+		k.Log.Error("journal", "err", err) // the next launcher would not know that it is a script
 	}
 }
 
@@ -34,21 +42,22 @@ func (k *keeper) snapshot(j *job) launch.Job {
 
 // endOf reaps an ended job and says how it was.
 func (k *keeper) endOf(j *job, c *child) launch.Job {
-	ended := time.Now()
-	status, usage, survivors, done := k.reap(c)
+	ended, endedBoot := time.Now(), sinceBoot()
+	how := k.reap(c)
 	end := k.snapshot(j)
-	end.State, end.Ended, end.Survivors = launch.StateExited, ended, survivors
-	end.CPUSeconds = time.Duration(usage.Utime.Nano() + usage.Stime.Nano()).Seconds()
-	end.MaxRSS = int64(usage.Maxrss) << 10
+	end.State, end.Ended, end.EndedBoot, end.Survivors = launch.StateExited, ended, endedBoot, how.survivors
+	end.CPUSeconds, end.MaxRSS = how.cpu.Seconds(), how.rss
 	switch {
-	case status.Exited():
-		code := status.ExitStatus()
+	case !how.known:
+		end.State, end.Reason = launch.StateLost, "its end was seen, but not how it ended"
+	case how.status.Exited():
+		code := how.status.ExitStatus()
 		end.ExitCode = &code
-	case status.Signaled():
-		end.Signal, end.CoreDumped = signalName(status.Signal()), status.CoreDump()
+	case how.status.Signaled():
+		end.Signal, end.CoreDumped = signalName(how.status.Signal()), how.status.CoreDump()
 	}
-	if !done {
-		end.Reason = "processes of it that were killed have not ended yet"
+	if !how.done {
+		end.Reason = joined(end.Reason, notEnded)
 	}
 	if c.timedOut {
 		end.State, end.Code, end.Reason = launch.StateFailed, launch.CodeTimeout, joined("its time was up", end.Reason)
@@ -59,15 +68,15 @@ func (k *keeper) endOf(j *job, c *child) launch.Job {
 // endFailed ends a job whose child did not become the command.
 func (k *keeper) endFailed(j *job, c *child, r become.Report, err error) {
 	c.box.stop() // a child that failed is ending; one that said nothing sensible is made to
-	status, _, _, done := k.reap(c)
-	if !done {
+	how := k.reap(c)
+	if !how.done {
 		k.Log.Error("the child of a job that could not be started has not ended yet", "serial", j.Serial, "pid", c.pid)
 	}
 	code, reason := codeOf(r), reasonOf(r)
 	if err != nil {
 		code, reason = launch.CodeFailed, err.Error()
-		if status.Signaled() && !c.timedOut {
-			reason += " by signal " + signalName(status.Signal())
+		if how.status.Signaled() && !c.timedOut {
+			reason += " by signal " + signalName(how.status.Signal())
 		}
 	}
 	if c.timedOut {
@@ -77,14 +86,14 @@ func (k *keeper) endFailed(j *job, c *child, r become.Report, err error) {
 }
 
 // reap reaps a child, or leaves it to housekeeping when it does not end.
-func (k *keeper) reap(c *child) (status syscall.WaitStatus, usage syscall.Rusage, survivors int, done bool) {
-	status, usage, survivors, done = c.reap()
-	if !done {
+func (k *keeper) reap(c *child) ending {
+	how := c.reap()
+	if !how.done {
 		k.mu.Lock()
 		k.strays = append(k.strays, c.pid)
 		k.mu.Unlock()
 	}
-	return status, usage, survivors, done
+	return how
 }
 
 // reapStrays waits for children that ended late.
@@ -100,12 +109,13 @@ func (k *keeper) reapStrays() {
 // failed is the end of a job that never ran.
 func (k *keeper) failed(j *job, code, reason string) launch.Job {
 	end := k.snapshot(j)
-	end.State, end.Code, end.Reason, end.Ended = launch.StateFailed, code, reason, time.Now()
+	end.State, end.Code, end.Reason, end.Ended, end.EndedBoot = launch.StateFailed, code, reason, time.Now(), sinceBoot()
 	return end
 }
 
 // finish journals and publishes the end of a job.
 func (k *keeper) finish(j *job, end launch.Job) {
+	k.removeScript(j)
 	k.endMu.Lock()
 	defer k.endMu.Unlock()
 	k.mu.Lock()

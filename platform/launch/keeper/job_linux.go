@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -24,11 +25,10 @@ const (
 	userPath     = "/usr/local/bin:/usr/bin:/bin"
 )
 
-// job is one job; the snapshot in it, out and child are guarded by the keeper's mu.
+// job is one job; the snapshot in it, its thread, out and child are guarded by the keeper's mu.
 type job struct {
 	launch.Job
-	boot  string
-	keep  time.Duration
+	thread
 	out   *output // while it is being written
 	child *child  // while it is waited for
 
@@ -38,16 +38,21 @@ type job struct {
 
 // plan is what is needed to start a job and not kept afterwards.
 type plan struct {
-	spec  *launch.Spec
-	order become.Order
-	text  []byte   // the order, encoded
-	stdio *os.File // a socket that the job's descriptors lie in; nil: they are made here
+	spec      *launch.Spec
+	requester uint32 // the uid of who asks
+	ceilings  map[string]uint64
+	order     become.Order
+	text      []byte   // the order, encoded
+	stdio     *os.File // a socket that the job's descriptors lie in; nil: they are made here
+	stdin     *os.File // what the job reads; nil: nothing
 }
 
 func (p *plan) close() {
-	if p.stdio != nil {
-		_ = p.stdio.Close() // the child has its own
-		p.stdio = nil
+	for _, f := range []**os.File{&p.stdio, &p.stdin} {
+		if *f != nil {
+			_ = (*f).Close() // the child has its own
+			*f = nil
+		}
 	}
 }
 
@@ -61,9 +66,26 @@ type child struct {
 	stopAt, killAt time.Time
 	timedOut       bool
 
-	// Guards reaped. As long as it is false the number pid, which names the session, is the child's.
+	adopted  bool // begun by an earlier launcher: not a child of ours
+	born     time.Duration
+	open     bool        // its /proc files tell us everything
+	headless atomic.Bool // its first thread has ended and it has not
+
+	// Guards reaped. As long as it is false the number pid, which names the session, is the child's; of an adopted one it
+	// may be nobody's for a moment.
 	mu     sync.Mutex
 	reaped bool
+}
+
+func newJob(boot string, s *launch.Spec) *job {
+	return &job{
+		Job: launch.Job{
+			Owner: s.Owner, ID: s.ID, Hash: s.Hash, State: launch.StateStarting, User: s.Account,
+			Started: time.Now(), StartedBoot: sinceBoot(), Captured: s.Stdio == launch.StdioCapture, Note: s.Note,
+		},
+		thread: thread{Boot: boot, Keep: s.Keep, Timeout: s.Timeout, Grace: s.Grace, Capture: s.CaptureMax, Script: s.Script != nil},
+		ready:  make(chan struct{}), over: make(chan struct{}),
+	}
 }
 
 // basePath is PATH where the request does not set it.
@@ -91,6 +113,7 @@ func environment(a *account.Account, extra map[string]string) []string {
 
 // run is the whole life of a job that has been journalled. It returns when the job has ended, or the keeper stops.
 func (k *keeper) run(j *job, p plan) {
+	defer k.giveRoom(textsOf(p.spec))
 	session, code, err := k.openSession(&p)
 	if err != nil {
 		p.close()
@@ -106,6 +129,7 @@ func (k *keeper) run(j *job, p plan) {
 	}
 	defer k.leave(j, c, out)
 	k.attend(j, c, out)
+	k.enterPlace(j, c)
 	k.holdSession(j, session, c)
 
 	report, err := k.become(c, &p)
@@ -118,16 +142,35 @@ func (k *keeper) run(j *job, p plan) {
 		k.endFailed(j, c, report, err)
 		return
 	}
-	k.started(j, c.pid, report.ByPath)
-	if !c.awaitExit() {
-		return
+	k.started(j, c, report.ByPath)
+	if k.follow(j, c, out) {
+		k.closeSession(j, session)
 	}
-	defer k.closeSession(j, session)
+}
+
+// follow waits for the end of a job that runs, and reports false when the keeper stops earlier.
+func (k *keeper) follow(j *job, c *child, out *output) bool {
+	if !c.awaitExit() {
+		return false
+	}
 	end := k.endOf(j, c)
 	if err := out.trim(); err != nil {
 		k.Log.Error("captured output", "serial", j.Serial, "err", err)
 	}
 	k.finish(j, end)
+	return true
+}
+
+// enterPlace writes down where the job's first process is, before it has its order: what is not written down ends by
+// itself with the launcher, and whatever became the command is found by the next one.
+func (k *keeper) enterPlace(j *job, c *child) {
+	k.mu.Lock()
+	j.Box, j.At = c.box.dir, sinceBoot()
+	r := record{Kind: kindRun, thread: thread{Box: j.Box, At: j.At}, Job: &launch.Job{Serial: j.Serial, PID: c.pid}}
+	k.mu.Unlock()
+	if err := k.journal.append(r); err != nil {
+		k.Log.Error("journal: the next launcher would not find a job", "serial", j.Serial, "err", err)
+	}
 }
 
 // attend lets the keeper find what it must look after while the job lives.
@@ -151,12 +194,15 @@ func (k *keeper) leave(j *job, c *child, out *output) {
 // release ends all waiting for the child.
 func (c *child) release() {
 	_ = c.exit.Close() // what was written to the other has arrived or is not wanted any more, and
-	_ = c.talk.Close() // closing them again does nothing
+	_ = c.talk.Close() // closing them again, or none, does nothing
 }
 
 // start makes everything that the job needs and starts its child; nothing of it is left when it fails.
 func (k *keeper) start(j *job, p *plan) (_ *child, out *output, err error) {
-	b, err := k.boxes.make(j.Serial)
+	if err := k.furnish(j, p); err != nil {
+		return nil, nil, err
+	}
+	b, err := k.boxes.make(j.Serial, p.order.Account.UID)
 	if err != nil {
 		return nil, out, fmt.Errorf("cgroup: %w", err)
 	}
@@ -173,6 +219,9 @@ func (k *keeper) start(j *job, p *plan) (_ *child, out *output, err error) {
 	}
 	defer unix.Close(null)
 	files := []uintptr{uintptr(null), uintptr(null), uintptr(null)}
+	if p.stdin != nil {
+		files[0] = p.stdin.Fd()
+	}
 	if p.spec.Stdio == launch.StdioCapture {
 		out, err = makeOutput(k.StateDir, j.Serial, p.spec.CaptureMax, p.order.Account.UID, p.order.GID)
 		if err != nil {
@@ -307,7 +356,7 @@ func (k *keeper) unchanged(decided *account.Account) (r become.Report) {
 func (c *child) awaitExit() bool {
 	wake := c.stopAt
 	for {
-		switch err := c.wait(wake); {
+		switch err := c.wait(wake, unix.POLLIN); {
 		case err == nil:
 			return true
 		case !errors.Is(err, os.ErrDeadlineExceeded):
@@ -324,8 +373,8 @@ func (c *child) awaitExit() bool {
 	}
 }
 
-// wait waits for the end of the first process without reaping it: its number, which names the session, stays taken.
-func (c *child) wait(until time.Time) error {
+// wait waits for the end of the first process without reaping it, for POLLIN, or until somebody else has, for POLLHUP.
+func (c *child) wait(until time.Time, event int16) error {
 	if err := c.exit.SetReadDeadline(until); err != nil {
 		return err
 	}
@@ -334,27 +383,46 @@ func (c *child) wait(until time.Time) error {
 		return err
 	}
 	return rc.Read(func(fd uintptr) bool {
-		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-		n, err := unix.Poll(fds, 0)
-		return err == nil && n > 0
+		fds := []unix.PollFd{{Fd: int32(fd), Events: event}}
+		_, err := unix.Poll(fds, 0)
+		return err == nil && fds[0].Revents&event != 0
 	})
 }
 
+// ended reports whether the first process has ended.
+func (c *child) ended() bool {
+	rc, err := c.exit.SyscallConn()
+	if err != nil {
+		return false
+	}
+	n := 0
+	err = rc.Control(func(fd uintptr) { n, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0) })
+	return err == nil && n > 0
+}
+
 // reap ends whom the first process left behind, and then waits for it, but not for ever: a process that was killed
-// can hang in the kernel. Then done is false, and the child is a zombie some day.
-func (c *child) reap() (status syscall.WaitStatus, usage syscall.Rusage, survivors int, done bool) {
-	survivors, gone := c.box.clear(killPatience)
-	if c.wait(time.Now().Add(killPatience)) != nil {
-		return status, usage, survivors, false
+// can hang in the kernel. Then the end is not done, and the child is a zombie some day.
+func (c *child) reap() (how ending) {
+	survivors, gone := c.box.clear(c.pid, killPatience)
+	if c.wait(time.Now().Add(killPatience), unix.POLLIN) != nil {
+		return ending{survivors: survivors}
 	}
+	var usage syscall.Rusage
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.reaped = true
-	for {
-		_, err := syscall.Wait4(c.pid, &status, 0, &usage)
-		if !errors.Is(err, unix.EINTR) {
-			c.box.remove() // later, by housekeeping, when not all are gone
-			return status, usage, survivors, gone && err == nil
-		}
+	_, err := syscall.Wait4(c.pid, &how.status, 0, &usage)
+	for errors.Is(err, unix.EINTR) {
+		_, err = syscall.Wait4(c.pid, &how.status, 0, &usage)
 	}
+	c.mu.Unlock()
+	if err == nil {
+		how.known = true
+		how.cpu, how.rss = time.Duration(usage.Utime.Nano()+usage.Stime.Nano()), int64(usage.Maxrss)<<10
+	} else {
+		how = c.learn()
+		how.cpu = max(how.cpu, c.box.cpu())
+	}
+	c.box.remove() // later, by housekeeping, when not all are gone
+	how.survivors, how.done = survivors, gone
+	return how
 }

@@ -161,11 +161,8 @@ func TestSurvivors(t *testing.T) {
 			c := configure(t)
 			edit(&c)
 			b := start(t, c)
-			text := "sleep 60 & echo $!; sleep 60 & echo $!; exit 4"
-			count := 2
-			if name == "cgroup" { // one that leaves the session does not leave the cgroup
-				text, count = "setsid sh -c 'echo $$; trap \"\" TERM; sleep 61' & "+text, 3
-			}
+			// One leaves the session.
+			text, count := "setsid sh -c 'echo $$; trap \"\" TERM; sleep 61' & sleep 60 & echo $!; sleep 60 & echo $!; exit 4", 3
 			// Until all have said their number.
 			job := b.run(spec("survivors", "/bin/sh", "-c", strings.Replace(text, "exit 4", "while [ $(wc -l < /proc/$$/fd/1) -lt "+string(rune('0'+count))+" ]; do sleep 0.02; done; exit 4", 1)))
 			if job.ExitCode == nil || *job.ExitCode != 4 || job.Survivors < count {

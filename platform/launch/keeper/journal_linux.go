@@ -27,27 +27,41 @@ const (
 	maxRecord     = 1 << 20
 
 	kindJournal = "journal" // the first line: Format, and the numbers in use so far
-	kindStart   = "start"   // Job, Boot, Keep
-	kindRun     = "run"     // Job with Serial and PID only
+	kindStart   = "start"   // Job, and all of its thread that is known
+	kindRun     = "run"     // Job with Serial, PID and ByPath only, Box, At
+	kindKill    = "kill"    // Job with Serial only, Kill
 	kindEnd     = "end"     // Job
 	kindForget  = "forget"  // Job with Serial only
 )
 
 type record struct {
-	Kind   string        `json:"kind"`
-	Format int           `json:"format,omitempty"`
-	Serial uint64        `json:"serial,omitempty"`
-	End    uint64        `json:"end,omitempty"`
-	Boot   string        `json:"boot,omitempty"`
-	Keep   time.Duration `json:"keep,omitempty"`
-	Job    *launch.Job   `json:"job,omitempty"`
+	Kind   string `json:"kind"`
+	Format int    `json:"format,omitempty"`
+	Serial uint64 `json:"serial,omitempty"`
+	End    uint64 `json:"end,omitempty"`
+	thread
+	Job *launch.Job `json:"job,omitempty"`
+}
+
+// thread is what the next launcher takes a job up by where this one leaves it.
+type thread struct {
+	Boot    string        `json:"boot,omitempty"` // of the machine, when the job was started
+	Keep    time.Duration `json:"keep,omitempty"`
+	Timeout time.Duration `json:"timeout,omitempty"`
+	Grace   time.Duration `json:"grace,omitempty"`
+	Capture int64         `json:"capture,omitempty"`
+	Script  bool          `json:"script,omitempty"` // it has a file
+
+	Box string        `json:"box,omitempty"` // the job's cgroup; "" without
+	At  time.Duration `json:"at,omitempty"`  // a boot time at which the job's PID was its first process's
+	// Kill is the boot time at which those who are left then are killed, after a signal with a grace; 0: no such time.
+	Kill time.Duration `json:"kill,omitempty"`
 }
 
 // remembered is a job as the journal has it.
 type remembered struct {
 	launch.Job
-	boot string
-	keep time.Duration
+	thread
 }
 
 // history is what a journal says.
@@ -137,11 +151,13 @@ func (h *history) apply(line []byte, jobs map[uint64]*remembered) error {
 	known := jobs[serial]
 	switch {
 	case r.Kind == kindStart:
-		jobs[serial] = &remembered{Job: *r.Job, boot: r.Boot, keep: r.Keep}
+		jobs[serial] = &remembered{*r.Job, r.thread}
 	case known == nil:
 		// The rest of a job whose beginning was forgotten, or damaged and counted there.
 	case r.Kind == kindRun:
-		known.PID, known.State = r.Job.PID, launch.StateRunning
+		known.PID, known.State, known.ByPath, known.Box, known.At = r.Job.PID, launch.StateRunning, r.Job.ByPath, r.Box, r.At
+	case r.Kind == kindKill:
+		known.Kill = r.Kill
 	case r.Kind == kindEnd:
 		hash, note := known.Hash, known.Note
 		known.Job = *r.Job
@@ -168,7 +184,7 @@ func (j *journal) rewrite(h history) error {
 	enc := json.NewEncoder(&text)
 	err := enc.Encode(record{Kind: kindJournal, Format: journalFormat, Serial: h.serial, End: h.end})
 	for _, job := range h.jobs {
-		err = errors.Join(err, enc.Encode(record{Kind: kindStart, Job: &job.Job, Boot: job.boot, Keep: job.keep}))
+		err = errors.Join(err, enc.Encode(record{Kind: kindStart, Job: &job.Job, thread: job.thread}))
 	}
 	if err != nil {
 		return fmt.Errorf("keeper: journal: %w", err)
@@ -213,7 +229,8 @@ func (j *journal) append(r record) error {
 		return fmt.Errorf("keeper: journal: %w", err)
 	}
 	j.size += int64(len(line))
-	if j.every == 0 {
+	// What helps the next launcher alone is of no use after a power failure.
+	if j.every == 0 && r.Kind != kindRun && r.Kind != kindKill {
 		if err := j.file.Sync(); err != nil {
 			// What reached the disk is not known, and asking again would not tell.
 			j.err = fmt.Errorf("keeper: journal: %w", err)

@@ -32,6 +32,8 @@ type Config struct {
 
 	// Allow is asked after the last look-up about every launch. Its error is the reason why not, for people.
 	Allow func(Ask) error
+	// Max are ceilings of every job's limits, by the names of setrlimit(2); nil: there are none.
+	Max func() map[string]uint64
 	// Problems lists what an operator should mend; shown in the daemon's status.
 	Problems func() []string
 
@@ -55,6 +57,9 @@ type Ask struct {
 	GID       uint32   // the primary group that the job would have
 	Env       []string // names that the request sets
 	Command   Command
+	Nice      int               // that the request asks for; 0: none
+	Limits    map[string]uint64 // likewise, by the names of setrlimit(2)
+	Own       map[string]uint64 // of these, the hard limits that the launcher itself has
 }
 
 // Command is the file that a launch would execute. It is looked for when a method is first called, with the
@@ -65,5 +70,5 @@ type Command interface {
 }
 
 // Run binds the sockets and serves until ctx ends. Then it stops listening and answering, and leaves running jobs
-// alone: they go on, and the next launcher calls them lost. The sockets stay in the file system.
+// alone: they go on, and the next launcher with that state directory takes them up. The sockets stay in the file system.
 func Run(ctx context.Context, c Config) error { return run(ctx, c) }

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"batchwarden/platform/account"
+	"batchwarden/platform/boottime"
 	"batchwarden/platform/launch"
 	"batchwarden/platform/localsock"
 	"batchwarden/platform/peer"
@@ -40,8 +41,10 @@ type keeper struct {
 	public   *os.File          // the public listening socket, to hand over
 	systemd  *net.UnixListener // likewise; nil: there is none
 
-	naming   atomic.Int32 // questions about names that were not answered yet
+	life     context.Context // ends when the launcher is to end
+	naming   atomic.Int32    // questions about names that were not answered yet
 	jobsDone sync.WaitGroup
+	texts    atomic.Int64 // octets of the scripts and stdins of running jobs
 
 	startMu sync.Mutex // held while a job is entered and its start record written
 	endMu   sync.Mutex // held from taking an EndSeq to publishing it, so that ends become known in their order
@@ -55,9 +58,11 @@ type keeper struct {
 	news    chan struct{} // closed and replaced when a job ends
 	session *session
 	syncing bool
-	stopped bool     // no goroutine may begin to wait for a child
-	strays  []int    // children that were killed and had not ended when their job did
-	pending []record // ends that could not be written yet
+	stopped bool              // no goroutine may begin to wait for a child
+	strays  []int             // children that were killed and had not ended when their job did
+	pending []record          // ends that could not be written yet
+	found   []func()          // take up the jobs of an earlier launcher
+	orphans map[int]time.Time // housekeeping's: since when they have ended
 }
 
 type key struct{ owner, id string }
@@ -67,7 +72,7 @@ func run(ctx context.Context, c Config) (err error) {
 		c.Accounts = account.System()
 	}
 	k := &keeper{
-		Config: c, root: os.Geteuid() == 0, boot: bootID(),
+		Config: c, root: os.Geteuid() == 0, boot: boottime.Boot(), life: ctx,
 		jobs: map[key]*job{}, live: map[uint64]*job{}, news: make(chan struct{}),
 	}
 	if err := os.MkdirAll(c.StateDir, 0o700); err != nil {
@@ -94,6 +99,7 @@ func run(ctx context.Context, c Config) (err error) {
 	if err := k.remember(); err != nil {
 		return err
 	}
+	k.sweepScripts()
 	if k.witness, err = openWitness(c.StateDir); err != nil {
 		c.Log.Error("the daemon's witness begins anew", "err", err)
 	}
@@ -157,6 +163,7 @@ func (k *keeper) work(ctx context.Context, private *net.UnixListener) error {
 	var background, serving sync.WaitGroup
 	synced := make(chan struct{})
 	background.Go(func() { k.journal.run(synced) })
+	k.takeUp()
 	serving.Go(func() { k.housekeep(ctx) })
 	serving.Go(func() { k.accept(ctx, private) })
 
@@ -201,7 +208,7 @@ func (k *keeper) listen() (public, private *net.UnixListener, err error) {
 	return public, private, nil
 }
 
-// remember takes over what the journal knows. Jobs that it has no end of are lost.
+// remember takes over what the journal knows. A job that it has no end of is live again, or lost.
 func (k *keeper) remember() error {
 	j, h, err := openJournal(k.StateDir, k.JournalSync, k.Log)
 	if err != nil {
@@ -209,7 +216,7 @@ func (k *keeper) remember() error {
 	}
 	k.journal, k.serial, k.end = j, h.serial, h.end
 	for _, r := range h.jobs {
-		old := &job{Job: r.Job, boot: r.boot, keep: r.keep, ready: make(chan struct{}), over: make(chan struct{})}
+		old := &job{Job: r.Job, thread: r.thread, ready: make(chan struct{}), over: make(chan struct{})}
 		close(old.ready)
 		k.jobs[key{r.Owner, r.ID}] = old
 		if old.Over() {
@@ -217,28 +224,10 @@ func (k *keeper) remember() error {
 			k.ended = append(k.ended, old)
 			continue
 		}
-		k.lose(old)
+		k.seek(old)
 	}
 	slices.SortFunc(k.ended, func(a, b *job) int { return cmp.Compare(a.EndSeq, b.EndSeq) })
 	return nil
-}
-
-// lose ends a job whose end nobody saw.
-func (k *keeper) lose(j *job) {
-	end := j.Job
-	end.State, end.Ended = launch.StateLost, time.Now()
-	switch {
-	case j.boot != k.boot:
-		end.Code, end.Reason = launch.CodeRebooted, "the machine was restarted while the job ran"
-	case end.PID == 0:
-		end.Reason = "the launcher ended while it started the job"
-	default:
-		end.Reason = "the launcher ended while the job ran"
-		if dir := filepath.Join(k.boxes.root, strconv.FormatUint(end.Serial, 10)); k.boxes.root != "" && len(cgroupProcesses(dir, nil)) > 0 {
-			end.Reason += "; processes of it were still there when the next one started"
-		}
-	}
-	k.finish(j, end)
 }
 
 // housekeep forgets what is old until ctx ends.
@@ -252,11 +241,13 @@ func (k *keeper) housekeep(ctx context.Context) {
 			return
 		case <-punch.C:
 			k.trimOutputs()
+			k.watchHeads()
 		case <-tick.C:
 			k.forgetOld()
 			k.writePending()
 			k.compact()
 			k.reapStrays()
+			k.reapOrphans()
 			k.sweepBoxes()
 		}
 	}
@@ -285,7 +276,7 @@ func (k *keeper) forgetOld() {
 	var gone []*job
 	k.mu.Lock()
 	k.ended = slices.DeleteFunc(k.ended, func(j *job) bool {
-		old := now.Sub(j.Ended) > cmp.Or(j.keep, k.Keep)
+		old := now.Sub(j.Ended) > cmp.Or(j.Keep, k.Keep)
 		if old {
 			gone = append(gone, j)
 			delete(k.jobs, key{j.Owner, j.ID})
@@ -346,7 +337,7 @@ func (k *keeper) history() history {
 	defer k.mu.Unlock()
 	h := history{serial: k.serial, end: k.end}
 	for _, j := range k.jobs {
-		h.jobs = append(h.jobs, &remembered{Job: j.Job, boot: j.boot, keep: j.keep})
+		h.jobs = append(h.jobs, &remembered{j.Job, j.thread})
 	}
 	slices.SortFunc(h.jobs, func(a, b *remembered) int { return cmp.Compare(a.Serial, b.Serial) })
 	return h

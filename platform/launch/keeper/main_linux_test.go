@@ -68,7 +68,7 @@ func groups() string {
 
 func TestMain(m *testing.M) {
 	switch role := os.Getenv(roleEnv); {
-	case role == "inside" && slices.Contains(os.Args, "-test.fuzzworker"): // of a process that has furnished already
+	case role == "again", role == "inside" && slices.Contains(os.Args, "-test.fuzzworker"): // of a process that has furnished already
 		os.Exit(m.Run())
 	case role == "inside":
 		if err := furnish(); err != nil {

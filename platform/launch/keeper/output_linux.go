@@ -68,6 +68,23 @@ func makeOutput(stateDir string, serial uint64, limit int64, uid, gid uint32) (*
 	return o, nil
 }
 
+// reopenOutput opens the streams of a job that was begun by an earlier launcher; nil when they are not captured.
+func reopenOutput(stateDir string, serial uint64, limit int64) (*output, error) {
+	o := &output{dir: outputPath(stateDir, serial)}
+	for i, name := range []string{launch.Stdout, launch.Stderr} {
+		f, err := os.OpenFile(filepath.Join(o.dir, name), os.O_WRONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, nil
+		}
+		if err != nil {
+			o.close()
+			return nil, err
+		}
+		o.streams[i] = &stream{file: f, max: limit}
+	}
+	return o, nil
+}
+
 // trim holds both streams against their limit; output that is not captured needs nothing.
 func (o *output) trim() error {
 	if o == nil {

@@ -1,12 +1,11 @@
 package keeper
 
 import (
-	"context"
 	"errors"
+	"strconv"
 	"strings"
 
 	"batchwarden/platform/launch"
-	"batchwarden/platform/launch/become"
 	"batchwarden/platform/pam"
 )
 
@@ -21,7 +20,7 @@ func (k *keeper) openSession(p *plan) (*pam.Session, string, error) {
 	if p.spec.PAM == "" {
 		return nil, "", nil
 	}
-	s, err := k.PAM.Open(context.Background(), pam.Question{Service: p.spec.PAM, User: p.order.Account.Name})
+	s, err := k.PAM.Open(k.life, pam.Question{Service: p.spec.PAM, User: p.order.Account.Name, By: k.nameOf(p.requester)})
 	if refused, ok := errors.AsType[*pam.Refused](err); ok {
 		return nil, refusals[refused.Why], err
 	}
@@ -42,15 +41,40 @@ func (k *keeper) openSession(p *plan) (*pam.Session, string, error) {
 		p.order.Umask = *s.Umask
 	}
 	if s.Nice != nil && p.order.Nice == nil {
-		p.order.Nice = s.Nice
+		nice := *s.Nice
+		if most, bounded := p.ceilings["nice"]; bounded {
+			nice = max(nice, niceFor(most))
+		}
+		p.order.Nice = &nice
 	}
-	for _, l := range s.Limits {
-		p.order.Limits = append(p.order.Limits, become.Limit{Resource: uint32(l.Resource), Soft: l.Soft, Hard: l.Hard})
+	p.order.Limits, err = limitsOf(p.spec.Limits, s.Limits, p.ceilings)
+	if refused, ok := errors.AsType[*launch.Refused](err); ok {
+		return nil, refused.Code, errors.Join(errors.New(refused.Reason), s.Close())
 	}
-	if p.text, err = p.order.Encode(); err != nil {
+	if err == nil {
+		p.text, err = p.order.Encode()
+	}
+	if err != nil {
 		return nil, launch.CodeFailed, errors.Join(err, s.Close())
 	}
 	return s, "", nil
+}
+
+// nameOf is what PAM is told of who asks.
+func (k *keeper) nameOf(uid uint32) string {
+	a, err := k.Accounts.ByUID(uid)
+	if err != nil {
+		return strconv.FormatUint(uint64(uid), 10)
+	}
+	return a.Name
+}
+
+// ceilings are what no job's limits exceed.
+func (k *keeper) ceilings() map[string]uint64 {
+	if k.Max == nil {
+		return nil
+	}
+	return k.Max()
 }
 
 // holdSession makes the session last as long as the job, should we end before it.

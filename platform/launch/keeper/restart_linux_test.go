@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"batchwarden/platform/boottime"
 	"batchwarden/platform/launch"
 	"batchwarden/platform/safefile"
 )
@@ -38,22 +39,25 @@ func TestRestart(t *testing.T) {
 		t.Errorf("got %+v, want %+v", got, ended)
 	}
 	want(t, "output", b.output("ended", launch.Stdout), "kept\n")
-	lost := b.wait("running")
-	if lost.State != launch.StateLost || lost.Code != "" || lost.EndSeq != ended.EndSeq+1 || string(lost.Note) != string(s.Note) || lost.PID != running.PID {
-		t.Errorf("got %+v", lost)
+	taken, err := b.launcher.Job(b.ctx(), "lsam", "running", 0)
+	if err != nil || taken.State != launch.StateRunning || taken.PID != running.PID || string(taken.Note) != string(s.Note) {
+		t.Errorf("got %+v, %v", taken, err)
 	}
 	conn, _ = b.requester(agentUID)
 	again, was, err := b.launcher.Start(b.ctx(), conn, s)
-	if err != nil || !was || again.State != launch.StateLost {
+	if err != nil || !was || again.State != launch.StateRunning || again.PID != running.PID {
 		t.Errorf("the same request again: %+v, %v, %v", again, was, err)
 	}
 	s.Hash = "other"
 	b.refused(conn, s, launch.CodeConflict)
-	if next := b.run(spec("next", "/bin/true")); next.Serial <= lost.Serial || next.EndSeq <= lost.EndSeq {
+	if next := b.run(spec("next", "/bin/true")); next.Serial <= taken.Serial || next.EndSeq <= ended.EndSeq {
 		t.Errorf("numbers were used again: %+v", next)
 	}
-	if err := unix.Kill(-running.PID, unix.SIGKILL); err != nil {
+	if _, err := b.launcher.Signal(b.ctx(), "lsam", "running", "INT", 0); err != nil {
 		t.Error(err)
+	}
+	if end := b.wait("running"); end.State != launch.StateExited || end.Signal != "INT" || end.EndSeq != ended.EndSeq+2 {
+		t.Errorf("got %+v", end)
 	}
 }
 
@@ -86,7 +90,7 @@ func TestReboot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.restart(func(text string) string { return strings.ReplaceAll(text, bootID(), "another-boot") })
+	b.restart(func(text string) string { return strings.ReplaceAll(text, boottime.Boot(), "another-boot") })
 	if got := b.wait("running"); got.State != launch.StateLost || got.Code != launch.CodeRebooted {
 		t.Errorf("got %+v", got)
 	}

@@ -36,9 +36,26 @@ func (k *keeper) signal(ctx context.Context, owner, id, name string, grace time.
 		return k.snapshot(j), nil
 	}
 	if grace > 0 && sig != unix.SIGKILL {
-		time.AfterFunc(grace, func() { c.living((*box).stop) })
+		k.enterKill(j, grace)
+		c.killAfter(grace)
 	}
 	return k.snapshot(j), nil
+}
+
+// enterKill writes down that the job will be killed, for a launcher that comes before that.
+func (k *keeper) enterKill(j *job, grace time.Duration) {
+	k.mu.Lock()
+	j.Kill = sinceBoot() + grace
+	r := record{Kind: kindKill, thread: thread{Kill: j.Kill}, Job: &launch.Job{Serial: j.Serial}}
+	k.mu.Unlock()
+	if err := k.journal.append(r); err != nil {
+		k.Log.Error("journal: the next launcher would not kill a job", "serial", j.Serial, "err", err)
+	}
+}
+
+// killAfter ends everybody in the job then, unless it has ended.
+func (c *child) killAfter(grace time.Duration) {
+	time.AfterFunc(grace, func() { c.living((*box).stop) })
 }
 
 // living calls f while the child has not been reaped, and reports whether it did: after that its number may be

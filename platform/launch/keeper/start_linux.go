@@ -7,11 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"batchwarden/platform/account"
 	"batchwarden/platform/launch"
@@ -53,9 +53,14 @@ func (k *keeper) launch(ctx context.Context, s *launch.Spec, conn *os.File, stdi
 			return launch.Job{}, false, &launch.Refused{Code: launch.CodeOverloaded, Reason: err.Error()}
 		}
 	}
+	if err := k.takeRoom(s); err != nil {
+		p.close()
+		return launch.Job{}, false, err
+	}
 	j, known, err := k.enter(s)
 	if known || err != nil {
 		p.close()
+		k.giveRoom(textsOf(s))
 		return k.again(ctx, j, err)
 	}
 	k.jobsDone.Go(func() { k.run(j, p) })
@@ -91,13 +96,8 @@ func check(s *launch.Spec) error {
 	if len(s.ID) > maxID || strings.Trim(s.ID, idLetters) != "" {
 		return invalid("id %.200q has more than %d characters or one that is not allowed", s.ID, maxID)
 	}
-	if len(s.Argv) == 0 || s.Argv[0] == "" {
-		return invalid("the command is empty")
-	}
-	for i, a := range s.Argv {
-		if strings.ContainsRune(a, 0) {
-			return invalid("argument %d has a NUL", i)
-		}
+	if err := checkWords(s); err != nil {
+		return invalid("%v", err)
 	}
 	for name, value := range s.Env {
 		if name == "" || strings.ContainsAny(name, "=\x00") || strings.ContainsRune(value, 0) {
@@ -112,10 +112,48 @@ func check(s *launch.Spec) error {
 		return invalid("umask %#o", *s.Umask)
 	case s.Stdio != launch.StdioCapture && s.Stdio != launch.StdioNull && s.Stdio != launch.StdioPassed:
 		return invalid("stdio %.100q", s.Stdio)
+	case s.Nice < -20 || s.Nice > 19:
+		return invalid("nice %d", s.Nice)
+	case len(s.Stdin) > launch.MaxText || len(s.Stdin) > 0 && s.Stdio == launch.StdioPassed:
+		return invalid("stdin of %d octets, at most %d, and none with stdio %q", len(s.Stdin), launch.MaxText, launch.StdioPassed)
 	case s.CaptureMax < 0 || s.Timeout < 0 || s.Grace < 0 || s.Keep < 0:
 		return invalid("a size or time is negative")
 	case len(s.Note) > launch.MaxNote:
 		return invalid("a note of %d octets, at most %d", len(s.Note), launch.MaxNote)
+	}
+	for name := range s.Limits {
+		if _, known := resources[name]; !known {
+			return invalid("there is no limit %.100q", name)
+		}
+	}
+	return nil
+}
+
+// checkWords wants exactly one thing to run, in words that can be passed to a program.
+func checkWords(s *launch.Spec) error {
+	words, ways := s.Argv, 0
+	for _, given := range []bool{len(s.Argv) > 0, s.CommandLine != "", s.Script != nil} {
+		if given {
+			ways++
+		}
+	}
+	switch {
+	case ways != 1:
+		return fmt.Errorf("the launch has %d of command, command line and script, not one", ways)
+	case s.CommandLine != "":
+		words = []string{s.CommandLine}
+	case s.Script != nil && len(s.Script.Text) > launch.MaxText:
+		return fmt.Errorf("a script of %d octets, at most %d", len(s.Script.Text), launch.MaxText)
+	case s.Script != nil:
+		words = append(interpreter(s.Script, "/bin/sh"), s.Script.Args...)
+	}
+	if words[0] == "" {
+		return errors.New("the command is empty")
+	}
+	for i, w := range words {
+		if strings.ContainsRune(w, 0) {
+			return fmt.Errorf("argument %d has a NUL", i)
+		}
 	}
 	return nil
 }
@@ -159,9 +197,17 @@ func (k *keeper) allowed(s *launch.Spec, requester uint32) (plan, error) {
 		gid = a.Groups[i].GID
 	}
 	env := environment(&a, s.Env)
-	command := &file{name: s.Argv[0], dir: cmp.Or(s.Dir, a.Home), path: pathOf(env)}
+	program, argv := words(s, &a, k.scriptPath(math.MaxUint64)) // its number is not known yet
+	command := &file{name: cmp.Or(program, argv[0]), dir: cmp.Or(s.Dir, a.Home), path: pathOf(env)}
 	defer command.close()
-	ask := Ask{Requester: requester, Account: a, GID: gid, Env: slices.Sorted(maps.Keys(s.Env)), Command: command}
+	hard, err := own(s.Limits)
+	if err != nil {
+		return plan{}, err
+	}
+	ask := Ask{
+		Requester: requester, Account: a, GID: gid, Env: slices.Sorted(maps.Keys(s.Env)), Command: command,
+		Nice: s.Nice, Limits: s.Limits, Own: hard,
+	}
 	if err := k.Allow(ask); err != nil {
 		return plan{}, &launch.Refused{Code: launch.CodeRefused, Reason: err.Error()}
 	}
@@ -173,10 +219,16 @@ func (k *keeper) allowed(s *launch.Spec, requester uint32) (plan, error) {
 		s.CaptureMax = k.CaptureMax
 	}
 	s.Grace = cmp.Or(s.Grace, k.Grace)
-	p := plan{spec: s, order: become.Order{
-		Account: a, GID: gid, Argv: s.Argv, Env: env, Dir: cmp.Or(s.Dir, a.Home), Umask: umask, Pin: command.pin,
+	p := plan{spec: s, requester: requester, ceilings: k.ceilings(), order: become.Order{
+		Account: a, GID: gid, File: program, Argv: argv, Env: env, Dir: cmp.Or(s.Dir, a.Home), Umask: umask, Pin: command.pin,
 		Passed: s.Stdio == launch.StdioPassed,
 	}}
+	if s.Nice != 0 {
+		p.order.Nice = &s.Nice
+	}
+	if p.order.Limits, err = limitsOf(s.Limits, nil, p.ceilings); err != nil {
+		return plan{}, err
+	}
 	if p.text, err = p.order.Encode(); err != nil {
 		return plan{}, &launch.Refused{Code: launch.CodeInvalid, Reason: err.Error()}
 	}
@@ -204,16 +256,13 @@ func (k *keeper) enter(s *launch.Spec) (j *job, known bool, err error) {
 	if s.ID == "" {
 		s.ID = "bw-" + strings.ToLower(rand.Text())
 	}
-	j = &job{boot: k.boot, keep: s.Keep, ready: make(chan struct{}), over: make(chan struct{}), Job: launch.Job{
-		Owner: s.Owner, ID: s.ID, Hash: s.Hash, State: launch.StateStarting, User: s.Account,
-		Started: time.Now(), Captured: s.Stdio == launch.StdioCapture, Note: s.Note,
-	}}
+	j = newJob(k.boot, s)
 	k.mu.Lock()
 	k.serial++ // one that is not written down is not used again
 	j.Serial = k.serial
 	k.mu.Unlock()
 	start := j.Job
-	if err := k.journal.append(record{Kind: kindStart, Job: &start, Boot: k.boot, Keep: s.Keep}); err != nil {
+	if err := k.journal.append(record{Kind: kindStart, Job: &start, thread: j.thread}); err != nil {
 		k.Log.Error("a launch was refused: the journal cannot be written", "err", err)
 		return nil, false, &launch.Refused{Code: launch.CodeUnavailable, Reason: "the launcher's journal cannot be written"}
 	}
