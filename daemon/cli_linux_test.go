@@ -1,6 +1,7 @@
 package daemon_test
 
 import (
+	"os"
 	"strings"
 	"testing"
 
@@ -13,6 +14,13 @@ func TestCommandLine(t *testing.T) {
 	lsam, stranger := b.Accounts.LSAM, b.Accounts.Stranger
 	sh := func(script string, flags ...string) []string {
 		return append(append([]string{"run", "--realm", "opcon", "--subject", testbed.User, "--as", "payroll"}, flags...), "--", "/bin/sh", "-c", script)
+	}
+	what := func(flags ...string) []string {
+		return append([]string{"run", "--realm", "opcon", "--subject", testbed.User, "--as", "payroll"}, flags...)
+	}
+	hello := b.Root + "/hello.sh"
+	if err := os.WriteFile(hello, []byte("echo hello $1; cat\n"), 0o644); err != nil {
+		t.Fatal(err)
 	}
 	for _, c := range []struct {
 		name string
@@ -27,6 +35,11 @@ func TestCommandLine(t *testing.T) {
 		{"128 and the signal", lsam, sh("kill -9 $$"), 137, "", "KILL"},
 		{"stopped at its timeout, with what it wrote", lsam, sh("echo begun; exec sleep 300", "--timeout", "1s"), 143, "begun\n", "job.timeout"},
 		{"the batch user by the realm's name", lsam, []string{"run", "--realm", "opcon", "--subject", testbed.User, "--as", "users/payroll", "--", "/bin/true"}, 0, "", ""},
+		{"a command line", lsam, what("--command-line", "echo $0 $((6*7)) | cat", "--login"), 0, "-sh 42\n", ""},
+		{"a script and what it reads", lsam, what("--script", hello, "--stdin", hello, "--", "you all"), 0, "hello you all\necho hello $1; cat\n", ""},
+		{"nice and limits", lsam, what("--nice", "3", "--limit", "nofile=99", "--command-line", "nice; ulimit -n"), 0, "3\n99\n", ""},
+		{"a limit that there is not", lsam, what("--limit", "files=99", "--", "true"), 125, "", "nofile"},
+		{"two things to run", lsam, what("--command-line", "x", "--", "true"), 64, "", "two things"},
 		{"denied", lsam, []string{"run", "--realm", "opcon", "--subject", testbed.Nobody, "--as", "payroll", "--", "/bin/true"}, 125, "", "policy.denied"},
 		{"could not be started", lsam, []string{"run", "--realm", "opcon", "--subject", testbed.User, "--as", "payroll", "--", "/no/such"}, 125, "", "exec.not_found"},
 		{"a stranger", stranger, sh("true"), 125, "", "caller.unknown"},

@@ -19,6 +19,7 @@ import (
 
 // launch is what run's flags say beyond the question.
 type launch struct {
+	what
 	id      string
 	dir     string
 	env     []string
@@ -29,6 +30,7 @@ type launch struct {
 }
 
 func (l *launch) flags(cmd *cobra.Command) {
+	l.what.flags(cmd)
 	f := cmd.Flags()
 	f.StringVar(&l.id, "id", "", "the job's id: the same command with the same id never starts a second job (default: a new one)")
 	f.StringVar(&l.dir, "dir", "", "the job's working directory (default: the account's home)")
@@ -43,7 +45,7 @@ func (a *app) runCommand() *cobra.Command {
 	var q question
 	var l launch
 	cmd := &cobra.Command{
-		Use:   "run --realm R --as BATCH_USER [--subject U] [--object K=V]... [--id ID] [--detach] -- COMMAND [ARG...]",
+		Use:   "run --realm R --as BATCH_USER [--subject U] [--object K=V]... [--id ID] [--detach] {-- COMMAND [ARG...] | --command-line LINE | --script FILE [-- ARG...]}",
 		Short: "Run a command as a batch user",
 		Long: `Run a command as a batch user, show what it writes, and end as it ends.
 
@@ -56,6 +58,9 @@ them also when this command has ended.`,
 		RunE: a.ask(func(ctx context.Context, c *client.Client, args []string) error {
 			body, err := l.body(&q, args)
 			if err != nil {
+				return err
+			}
+			if err := l.fill(&body, args, a.in); err != nil {
 				return err
 			}
 			if body.Subject, err = q.asked(ctx, c); err != nil {
@@ -73,7 +78,7 @@ them also when this command has ended.`,
 	return cmd
 }
 
-// body is the launch that the flags and arguments ask for, without its subject.
+// body is the launch that the flags ask for, without its subject and what runs.
 func (l *launch) body(q *question, args []string) (wire.Launch, error) {
 	var none wire.Launch
 	if err := q.check(); err != nil {
@@ -82,10 +87,11 @@ func (l *launch) body(q *question, args []string) (wire.Launch, error) {
 	switch {
 	case q.as == "":
 		return none, usage("no batch user is given; name one with --as (batchwarden batch-users lists them)")
-	case len(args) == 0 || args[0] == "":
-		return none, usage("no command is given; write it after --")
 	case l.timeout < 0:
 		return none, usage("--timeout %v is negative", l.timeout)
+	}
+	if err := l.check(args, l.stdio); err != nil {
+		return none, err
 	}
 	object, err := q.object()
 	if err != nil {
@@ -107,7 +113,7 @@ func (l *launch) body(q *question, args []string) (wire.Launch, error) {
 		id = "cli-" + strings.ToLower(rand.Text())
 	}
 	return wire.Launch{
-		ID: id, Realm: q.realm, Object: object, BatchUser: q.as, Command: args, Dir: l.dir, Env: env,
+		ID: id, Realm: q.realm, Object: object, BatchUser: q.as, Dir: l.dir, Env: env,
 		Timeout: wire.Duration(l.timeout), Stdio: cmp.Or(l.stdio, captured),
 	}, nil
 }

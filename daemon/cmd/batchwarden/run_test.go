@@ -25,6 +25,9 @@ func TestBody(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := l.fill(&body, []string{"/opt/pay/run.sh", "-x"}, nil); err != nil {
+		t.Fatal(err)
+	}
 	got, err := json.Marshal(body)
 	if err != nil {
 		t.Fatal(err)
@@ -183,5 +186,53 @@ func TestOnTerminal(t *testing.T) {
 	}
 	if code := a.run(t.Context(), []string{"retrieve", "--realm", "r", "--subject", "u", "--force", "payroll"}); code != 69 {
 		t.Errorf("with --force: got %d, want 69: it was tried", code)
+	}
+}
+
+// TestWhat: what runs, from flags, arguments and files.
+func TestWhat(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{"s.sh": "#!/bin/sh\n", "in": "a\nb\n", "latin1": "\xe9", "large": strings.Repeat("x", wire.MaxText+1)} {
+		if err := os.WriteFile(dir+"/"+name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		w     what
+		args  []string
+		stdio string
+		want  string // the body, or in the error
+	}{
+		{w: what{commandLine: "a | b", login: true}, want: `"command_line":"a | b","login":true`},
+		{w: what{script: dir + "/s.sh", stdin: dir + "/in"}, args: []string{"x"}, want: `"script":{"text":"#!/bin/sh\n","args":["x"]},"stdin":"a\nb\n"`},
+		{w: what{script: "-"}, want: `"script":{"text":"own"}`},
+		{w: what{stdin: "-"}, args: []string{"cat"}, want: `"command":["cat"],"stdin":"own"`},
+		{w: what{nice: 5, limits: []string{"nofile=99", "core=unlimited"}}, args: []string{"x"}, want: `"unix":{"nice":5,"limits":{"core":18446744073709551615,"nofile":99}}`},
+		{w: what{}, want: "no command is given"},
+		{w: what{commandLine: "a", script: "b"}, want: "two things"},
+		{w: what{commandLine: "a"}, args: []string{"b"}, want: "two things"},
+		{w: what{script: "-", stdin: "-"}, want: "both"},
+		{w: what{stdin: dir + "/in"}, args: []string{"x"}, stdio: "passed", want: "the job itself reads"},
+		{w: what{script: dir + "/none"}, want: "none: no such file"},
+		{w: what{script: dir + "/latin1"}, want: "not UTF-8"},
+		{w: what{script: dir + "/large"}, want: "more than 1048576"},
+		{w: what{limits: []string{"nofile"}}, args: []string{"x"}, want: "--limit"},
+		{w: what{limits: []string{"nofile=1", "nofile=2"}}, args: []string{"x"}, want: "twice"},
+	} {
+		var body wire.Launch
+		err := c.w.check(c.args, c.stdio)
+		if err == nil {
+			err = c.w.fill(&body, c.args, strings.NewReader("own"))
+		}
+		got, _ := json.Marshal(body)
+		if err != nil {
+			got = []byte(err.Error())
+		}
+		if !strings.Contains(string(got), c.want) {
+			t.Errorf("%+v %q: got %s, want %s", c.w, c.args, got, c.want)
+		}
+		if f, is := errors.AsType[*failure](err); err != nil && (!is || f.code != exitUsage) {
+			t.Errorf("%+v: got %v, want a usage error", c.w, err)
+		}
 	}
 }
