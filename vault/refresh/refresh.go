@@ -240,11 +240,9 @@ func (r *Refresher) Run(ctx context.Context) error {
 			reply <- state
 		}
 		due.Reset(state.NextAttempt.Sub(now))
-		if t.sweep || state.Changed+state.Removed > 0 {
-			// What came passed through here several times. Until the next attempt that much is not needed
-			// again, and others on this machine may have it.
-			debug.FreeOSMemory()
-		}
+		// What came passed through here several times, and callers left garbage. Until the next attempt that much is
+		// not needed again, and others on this machine may have it.
+		debug.FreeOSMemory()
 	}
 }
 
