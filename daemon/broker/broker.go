@@ -21,6 +21,7 @@ import (
 	"batchwarden/daemon/config"
 	"batchwarden/daemon/policy"
 	"batchwarden/ipc/wire"
+	"batchwarden/platform/account"
 	"batchwarden/platform/launch"
 	"batchwarden/platform/lockmem"
 	"batchwarden/platform/peer"
@@ -101,7 +102,7 @@ type Broker struct {
 // host's files, and by WatchNames wherever the system has them.
 func New(p Parts) *Broker {
 	b := &Broker{Parts: p, started: time.Now(), events: newEvents(p.Clock.Now())}
-	b.callers.Store(newCallers(p.Config, inFiles(namesIn(p.Config)), nil))
+	b.callers.Store(newCallers(p.Config, namesIn(p.Config).In(account.System()), nil))
 	b.suspension.Store(p.Suspension)
 	b.view.Store(&view{known: snapshot.New(p.Config.Machine, nil)})
 	return b

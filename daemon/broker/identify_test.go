@@ -6,6 +6,7 @@ import (
 
 	"batchwarden/daemon/config"
 	"batchwarden/ipc/wire"
+	"batchwarden/platform/account"
 	"batchwarden/platform/peer"
 )
 
@@ -23,7 +24,7 @@ func TestMatch(t *testing.T) {
 		entry("group", config.Match{Group: "root", Exe: "/opt/other"}),
 		entry("root", config.Match{User: "root"}),
 	}}
-	cs := newCallers(conf, inFiles(namesIn(conf)), nil)
+	cs := newCallers(conf, namesIn(conf).In(account.System()), nil)
 	if len(cs.problems) != 2 {
 		t.Errorf("problems: %+v, want one for each name that is not there", cs.problems)
 	}

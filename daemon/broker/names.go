@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"batchwarden/daemon/config"
-	"batchwarden/platform/account"
 	"batchwarden/platform/launch"
 )
 
@@ -25,26 +24,6 @@ func namesIn(c *config.Config) (n launch.Names) {
 	n.Users = append(n.Users, c.Operators.Users...)
 	n.Groups = append(n.Groups, c.Operators.Groups...)
 	return n
-}
-
-// inFiles is what the files of this host alone say, for as long as there is no launcher to ask.
-func inFiles(n launch.Names) launch.Numbers {
-	found := launch.Numbers{Users: map[string]uint32{}, Groups: map[string]uint32{}, Lost: map[string]string{}}
-	for _, name := range n.Users {
-		if a, err := account.Lookup(name); err != nil {
-			found.Lost["user "+name] = err.Error()
-		} else {
-			found.Users[name] = a.UID
-		}
-	}
-	for _, name := range n.Groups {
-		if g, err := account.GroupByName(name); err != nil {
-			found.Lost["group "+name] = err.Error()
-		} else {
-			found.Groups[name] = g.GID
-		}
-	}
-	return found
 }
 
 // WatchNames has the launcher, which can ask the system's own resolver, say what the names of the configuration stand

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"batchwarden/daemon/config"
+	"batchwarden/platform/account"
 	"batchwarden/platform/launch"
 	"batchwarden/platform/peer"
 )
@@ -38,7 +39,7 @@ func TestNames(t *testing.T) {
 		c.Operators.Users, c.Operators.Groups = []string{"root"}, []string{"ops"}
 		d := &directory{}
 		b := &Broker{Parts: Parts{Config: c, Launcher: d, Log: slog.New(slog.DiscardHandler)}}
-		b.callers.Store(newCallers(c, inFiles(namesIn(c)), nil))
+		b.callers.Store(newCallers(c, namesIn(c).In(account.System()), nil))
 		first := b.callers.Load()
 		far := &peer.Peer{UID: 70001, Groups: []uint32{70002}}
 		if len(first.problems) != 2 || !first.stranger(far) {

@@ -1,6 +1,10 @@
 package launch
 
-import "context"
+import (
+	"context"
+
+	"batchwarden/platform/account"
+)
 
 // Names are accounts and groups of the host, by their names.
 type Names struct {
@@ -14,6 +18,26 @@ type Numbers struct {
 	Users  map[string]uint32 `json:"users,omitempty"`
 	Groups map[string]uint32 `json:"groups,omitempty"`
 	Lost   map[string]string `json:"lost,omitempty"` // by "user NAME" or "group NAME"
+}
+
+// In asks one resolver.
+func (n Names) In(r account.Resolver) Numbers {
+	found := Numbers{Users: map[string]uint32{}, Groups: map[string]uint32{}, Lost: map[string]string{}}
+	for _, name := range n.Users {
+		if a, err := r.Lookup(name); err != nil {
+			found.Lost["user "+name] = err.Error()
+		} else {
+			found.Users[name] = a.UID
+		}
+	}
+	for _, name := range n.Groups {
+		if g, err := r.GroupByName(name); err != nil {
+			found.Lost["group "+name] = err.Error()
+		} else {
+			found.Groups[name] = g.GID
+		}
+	}
+	return found
 }
 
 // MaxNames is how many names one Resolve may ask for.

@@ -12,22 +12,8 @@ func (k *keeper) resolve(n *launch.Names) (*launch.Numbers, error) {
 	if n == nil || len(n.Users)+len(n.Groups) > launch.MaxNames {
 		return nil, &launch.Refused{Code: launch.CodeInvalid, Reason: fmt.Sprintf("at most %d names can be resolved at once", launch.MaxNames)}
 	}
-	found := &launch.Numbers{Users: map[string]uint32{}, Groups: map[string]uint32{}, Lost: map[string]string{}}
-	for _, name := range n.Users {
-		if a, err := k.Accounts.Lookup(name); err != nil {
-			found.Lost["user "+name] = err.Error()
-		} else {
-			found.Users[name] = a.UID
-		}
-	}
-	for _, name := range n.Groups {
-		if g, err := k.Accounts.GroupByName(name); err != nil {
-			found.Lost["group "+name] = err.Error()
-		} else {
-			found.Groups[name] = g.GID
-		}
-	}
-	return found, nil
+	found := n.In(k.Accounts)
+	return &found, nil
 }
 
 const (
