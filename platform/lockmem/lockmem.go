@@ -124,9 +124,9 @@ func (a *Arena) Drop(k *Buffer) {
 
 // Borrow calls f with a slot of SlotSize octets, empty at first, and wipes the slot whatever f does.
 // It waits for a free slot until ctx is done or MaxWait is over, and then returns an error that wraps
-// ctx.Err or ErrBusy. What f leaves on the stack, in registers and, where a signal interrupted it, on the
-// signal stack is overwritten too, as long as f uses less than 20 KiB of stack and starts no goroutine.
-// f must not keep the Buffer, nor anything of it.
+// ctx.Err or ErrBusy. What f leaves on the stack and in registers is overwritten too, as long as f uses
+// less than 20 KiB of stack and starts no goroutine; no signal interrupts f. f must not keep the Buffer, nor anything
+// of it.
 func (a *Arena) Borrow(ctx context.Context, f func(*Buffer) error) error {
 	b, err := a.slot(ctx)
 	if err != nil {
@@ -136,7 +136,7 @@ func (a *Arena) Borrow(ctx context.Context, f func(*Buffer) error) error {
 		b.wipe()
 		a.slots <- b
 	}()
-	return onCleanedThread(func() error { return onGrownStack(b, f) })
+	return b.signals.unsignalled(func() error { return onGrownStack(b, f) })
 }
 
 // slot waits for a free one.
@@ -243,6 +243,8 @@ type Buffer struct {
 	p    unsafe.Pointer
 	size int
 	n    int
+
+	signals signals // of the thread that has borrowed it
 }
 
 func newBuffer(mem []byte) *Buffer {

@@ -1,48 +1,45 @@
 package lockmem
 
 import (
-	"errors"
 	"fmt"
 	"runtime"
 	"syscall"
 	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
-// signalStack is the kernel's stack_t: where the thread's signal handlers run.
-type signalStack struct {
-	begin unsafe.Pointer
-	flags int32
-	size  uintptr
-}
+// signals is what a slot remembers of the thread that uses it.
+type signals struct{ before unix.Sigset_t }
 
-// disabled is its flag for a thread without one (SS_DISABLE).
-const disabled = 2
-
-// onCleanedThread calls f and removes what the thread keeps of it. The kernel writes the registers of an interrupted
-// thread, with what was just copied or deciphered in them, to its signal stack, where it stays; and the runtime interrupts
-// whoever runs for long whenever the collector wants to begin. So f stays on one thread, whose registers are overwritten
-// and whose signal stack is wiped after it. To block signals meanwhile would cost two calls of the kernel instead of one.
-func onCleanedThread(f func() error) (err error) {
+// unsignalled calls f on a thread that no signal interrupts. The kernel writes the registers of an interrupted thread,
+// with what was just copied or deciphered in them, to its signal stack, where it stays; and the runtime interrupts
+// whoever runs for long whenever the collector wants to begin: then Go keeps the vector registers once more, in memory of
+// its own that nobody else can find, so that wiping the signal stack afterwards would not do. The registers are
+// overwritten before signals come again.
+func (s *signals) unsignalled(f func() error) (err error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
+	if err := unix.PthreadSigmask(unix.SIG_BLOCK, &maskable, &s.before); err != nil {
+		return fmt.Errorf("lockmem: blocking signals: %w", err)
+	}
 	defer func() {
 		overwriteRegisters()
-		if failed := wipeSignalStack(); failed != nil && err == nil {
-			err = failed
+		if undo := unix.PthreadSigmask(unix.SIG_SETMASK, &s.before, nil); undo != nil && err == nil {
+			err = fmt.Errorf("lockmem: letting signals through again: %w", undo)
 		}
 	}()
 	return f()
 }
 
-// wipeSignalStack clears the signal stack of this thread. No handler is running on it, since the caller is running.
-func wipeSignalStack() error {
-	var s signalStack
-	if _, _, e := syscall.RawSyscall(syscall.SYS_SIGALTSTACK, 0, uintptr(unsafe.Pointer(&s)), 0); e != 0 {
-		return fmt.Errorf("lockmem: finding the signal stack: %w", e)
+// maskable is every signal but those that a fault of the thread itself raises.
+var maskable = func() (set unix.Sigset_t) {
+	for i := range set.Val {
+		set.Val[i] = ^set.Val[i]
 	}
-	if s.flags&disabled != 0 || s.begin == nil {
-		return errors.New("lockmem: the thread has no signal stack")
+	for _, fault := range []syscall.Signal{unix.SIGILL, unix.SIGTRAP, unix.SIGBUS, unix.SIGFPE, unix.SIGSEGV, unix.SIGSYS} {
+		bits := 8 * int(unsafe.Sizeof(set.Val[0]))
+		set.Val[(int(fault)-1)/bits] &^= 1 << ((int(fault) - 1) % bits)
 	}
-	clear(unsafe.Slice((*byte)(s.begin), s.size))
-	return nil
-}
+	return set
+}()

@@ -2,8 +2,10 @@
 
 package lockmem
 
-// onCleanedThread is for systems that interrupt threads with signals and leave their registers behind.
-func onCleanedThread(f func() error) error {
+// signals is for systems that interrupt threads with signals and leave their registers behind.
+type signals struct{}
+
+func (*signals) unsignalled(f func() error) error {
 	defer overwriteRegisters()
 	return f()
 }
