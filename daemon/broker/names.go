@@ -8,6 +8,10 @@ import (
 	"batchwarden/platform/launch"
 )
 
+// nameSoon is between the begin of a session and the question: it may start the resolver's helper, and who has been waiting
+// for a password since the start comes first.
+const nameSoon = 200 * time.Millisecond
+
 // nameRetry is how long after a look for names that were not all found the next one follows.
 const nameRetry = 30 * time.Second
 
@@ -35,6 +39,8 @@ func (b *Broker) WatchNames(ctx context.Context, begun <-chan struct{}) error {
 		case <-ctx.Done():
 			return nil
 		case <-begun:
+			again = time.After(nameSoon)
+			continue
 		case <-again:
 		}
 		again = nil

@@ -54,7 +54,11 @@ func TestNames(t *testing.T) {
 		ended := make(chan error, 1)
 		go func() { ended <- b.WatchNames(ctx, begun) }()
 		begun <- struct{}{}
+		time.Sleep(nameSoon)
 		synctest.Wait()
+		if len(d.asked) != 1 {
+			t.Errorf("asked %d times", len(d.asked))
+		}
 		if b.callers.Load() != first {
 			t.Error("without a launcher others are in force")
 		}
