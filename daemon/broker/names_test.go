@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,12 +18,11 @@ import (
 // directory is a launcher whose resolver answers, from its second answer on, what a directory service says.
 type directory struct {
 	Launcher
-	asked []launch.Names
+	asked atomic.Int32
 }
 
-func (d *directory) Resolve(_ context.Context, n launch.Names) (launch.Numbers, error) {
-	d.asked = append(d.asked, n)
-	switch len(d.asked) {
+func (d *directory) Resolve(context.Context, launch.Names) (launch.Numbers, error) {
+	switch d.asked.Add(1) {
 	case 1:
 		return launch.Numbers{}, errors.New("no launcher")
 	case 2:
@@ -56,8 +56,8 @@ func TestNames(t *testing.T) {
 		begun <- struct{}{}
 		time.Sleep(nameSoon)
 		synctest.Wait()
-		if len(d.asked) != 1 {
-			t.Errorf("asked %d times", len(d.asked))
+		if n := d.asked.Load(); n != 1 {
+			t.Errorf("asked %d times", n)
 		}
 		if b.callers.Load() != first {
 			t.Error("without a launcher others are in force")
@@ -78,8 +78,8 @@ func TestNames(t *testing.T) {
 		}
 		time.Sleep(10 * nameRetry)
 		synctest.Wait()
-		if len(d.asked) != 3 {
-			t.Errorf("asked %d times, although all names are known", len(d.asked))
+		if n := d.asked.Load(); n != 3 {
+			t.Errorf("asked %d times, although all names are known", n)
 		}
 		cancel()
 		if err := <-ended; err != nil {
