@@ -372,6 +372,8 @@ func TestRefusals(t *testing.T) {
 	if dirs, err := filepath.Glob(b.config.StateDir + "/jobs/*"); err != nil || len(dirs) != 1 {
 		t.Errorf("output of refused launches: %v, %v", dirs, err)
 	}
+	b.signal("long", "KILL") // it would go on after its launcher
+	b.wait("long")
 }
 
 // TestEnded: ends come in their order, to whoever asks from wherever.

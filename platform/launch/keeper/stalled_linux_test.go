@@ -134,7 +134,13 @@ func TestStalledDirectory(t *testing.T) {
 	if a := <-waiting; a.err != nil || a.job.State != launch.StateFailed || a.job.Code != launch.CodeChdir {
 		t.Errorf("when the server was gone: %+v, %v", a.job, a.err)
 	}
-	until(t, "both processes have ended", func() bool { return len(ofUser(jobUID)) == 0 })
+	begun := time.Now()
+	for len(ofUser(jobUID)) > 0 && time.Since(begun) < 5*time.Second {
+		time.Sleep(5 * time.Millisecond)
+	}
+	for _, p := range ofUser(jobUID) {
+		t.Errorf("%d goes on: %s", p.pid, evidence(p.pid))
+	}
 }
 
 // TestStalledAtTheEndOfTheLauncher: a job that had not begun when its launcher ended never begins, whenever its
@@ -157,4 +163,13 @@ func TestStalledAtTheEndOfTheLauncher(t *testing.T) {
 	}
 	want(t, "its output", b.output("stalled", launch.Stdout), "")
 	until(t, "its process has ended", func() bool { return len(ofUser(jobUID)) == 0 })
+}
+
+// evidence is what a process does.
+func evidence(pid int) (said string) {
+	for _, name := range []string{"cmdline", "stat", "wchan", "cgroup"} {
+		text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/%s", pid, name)) // what is gone says nothing
+		said += fmt.Sprintf("%s %q ", name, text)
+	}
+	return said
 }
