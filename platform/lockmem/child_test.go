@@ -22,6 +22,7 @@ import (
 var children = map[string]func() error{
 	"limit":    childLimit,
 	"refused":  childRefused,
+	"hole":     childHole,
 	"memguard": childMemguard,
 	"harden":   childHarden,
 	"watch":    childWatch,

@@ -7,8 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -127,6 +130,59 @@ func TestMemguardRefused(t *testing.T) {
 	got := child(t, "refused", "LOCKMEM_LIMIT="+strconv.Itoa(whole-os.Getpagesize()))
 	if want := "error: true memory: 0 late: false"; got != want {
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// childHole has memory refused again and again while others of the process map theirs and write to it.
+func childHole() error {
+	if err := limited(); err != nil {
+		return err
+	}
+	done := make(chan struct{})
+	var others sync.WaitGroup
+	var failed atomic.Value
+	for range 4 {
+		others.Go(func() { // ends with done
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				mem, err := unix.Mmap(-1, 0, 2*os.Getpagesize(), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+				if err != nil {
+					failed.Store(err)
+					return
+				}
+				for i := range 20 {
+					mem[i%2*os.Getpagesize()] = byte(i)
+					runtime.Gosched()
+				}
+				if err := unix.Munmap(mem); err != nil {
+					failed.Store(err)
+					return
+				}
+			}
+		})
+	}
+	for range 2000 {
+		if _, err := allocateSecret(whole); err == nil {
+			return errors.New("allocated over the limit")
+		}
+	}
+	close(done)
+	others.Wait()
+	if err, _ := failed.Load().(error); err != nil {
+		return err
+	}
+	fmt.Println("nobody lost memory")
+	return nil
+}
+
+// TestRefusedMemoryTakesNobodysAway: an arena that cannot be had unmaps nothing that somebody else mapped meanwhile.
+func TestRefusedMemoryTakesNobodysAway(t *testing.T) {
+	if got := child(t, "hole", "LOCKMEM_LIMIT="+strconv.Itoa(64<<10)); got != "nobody lost memory" {
+		t.Errorf("got %q", got)
 	}
 }
 

@@ -36,12 +36,14 @@ func allocateSecret(size int) (region, error) {
 	if err != nil {
 		return region{}, fmt.Errorf("mmap: %w", err)
 	}
-	unmap := func() error { return unix.MunmapPtr(base, whole) }
 	inner, err := unix.MmapPtr(fd, 0, unsafe.Add(base, guard), uintptr(size),
 		unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_FIXED)
 	if err != nil {
-		return region{}, errors.Join(fmt.Errorf("memfd_secret: mmap: %w", err), unmap())
+		// The kernel may have made a hole of these addresses before it refused, and whoever mapped memory since,
+		// as the Go runtime does at any moment, may have got them: they are no longer ours to unmap.
+		return region{}, fmt.Errorf("memfd_secret: mmap: %w", err)
 	}
+	unmap := func() error { return unix.MunmapPtr(base, whole) }
 	mem := unsafe.Slice((*byte)(inner), size)
 	// A child must not share these pages. The kernel leaves them out of dumps by itself.
 	if err := unix.Madvise(mem, unix.MADV_DONTFORK); err != nil {
