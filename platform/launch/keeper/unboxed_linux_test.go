@@ -13,8 +13,9 @@ import (
 	"batchwarden/platform/launch"
 )
 
-// daemonizes leaves a process that has another session, another process group and no parent, and says its number.
-const daemonizes = `(setsid sh -c 'setsid sh -c "echo \$\$; exec sleep 600" & exit 0' &) ; while [ ! -s /proc/$$/fd/1 ]; do sleep 0.01; done; `
+// daemonizes leaves one process that has another session, another process group and no parent, and says its number
+// when its parent has ended and the launcher has it.
+const daemonizes = `export L=$PPID; (setsid sh -c 'setsid sh -c "until grep -qsw PPid:.\$L /proc/\$\$/status; do sleep 0.01; done; echo \$\$; exec sleep 600" & exit 0' &) ; while [ ! -s /proc/$$/fd/1 ]; do sleep 0.01; done; `
 
 // again runs the test in a process of its own, which has the login uid of somebody and cannot give jobs another one.
 func again(t *testing.T) {
