@@ -1,6 +1,7 @@
 package sealed
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -15,6 +16,7 @@ func TestConcurrentUse(t *testing.T) {
 	a := newArena(t)
 	s := openIn(t, filepath.Join(t.TempDir(), "vault"), newKey(t, a, "id", 1), a)
 	mustSeal(t, s, Change{}, user("pay", 1))
+	mustSeal(t, s, Change{}, user("tax", 1)) // in a batch of its own
 	var wg sync.WaitGroup
 	stop := make(chan struct{})
 	for range 3 {
@@ -26,8 +28,16 @@ func TestConcurrentUse(t *testing.T) {
 				default:
 				}
 				held, err := s.Entries(bg)
-				if err == nil {
-					err = a.Borrow(bg, func(b *lockmem.Buffer) error { return s.OpenSecret(held[0], b) })
+				for i := 0; i < len(held) && err == nil; i++ {
+					err = a.Borrow(bg, func(b *lockmem.Buffer) error {
+						if err := s.OpenSecret(held[i], b); err != nil {
+							return err
+						}
+						if !bytes.Equal(b.Bytes(), password(&held[i].Entry)) {
+							t.Errorf("%s has another password", held[i].ID)
+						}
+						return nil
+					})
 				}
 				if err != nil && !errors.Is(err, ErrClosed) {
 					t.Error(err)

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sync"
 
 	"batchwarden/platform/lockmem"
 	"batchwarden/vault/snapshot"
@@ -49,11 +50,18 @@ type ring struct {
 	state  *lockmem.Buffer
 	tag    *lockmem.Buffer
 	mark   *lockmem.Buffer
+
+	last struct { // the batch of the secret that was opened last: most are of one
+		sync.RWMutex
+		key   *lockmem.Buffer
+		frame [batchSize]byte // its payload
+		known bool
+	}
 }
 
 func newRing(a *lockmem.Arena, c chance) (*ring, error) {
 	r := &ring{arena: a, chance: c}
-	for _, k := range []**lockmem.Buffer{&r.store, &r.wrap, &r.commit, &r.state, &r.tag, &r.mark} {
+	for _, k := range []**lockmem.Buffer{&r.store, &r.wrap, &r.commit, &r.state, &r.tag, &r.mark, &r.last.key} {
 		var err error
 		if *k, err = a.Key(); err != nil {
 			r.drop()
@@ -64,7 +72,7 @@ func newRing(a *lockmem.Arena, c chance) (*ring, error) {
 }
 
 func (r *ring) drop() {
-	for _, k := range []*lockmem.Buffer{r.store, r.wrap, r.commit, r.state, r.tag, r.mark} {
+	for _, k := range []*lockmem.Buffer{r.store, r.wrap, r.commit, r.state, r.tag, r.mark, r.last.key} {
 		r.arena.Drop(k)
 	}
 }
@@ -238,10 +246,30 @@ func (r *ring) unwrap(payload []byte, b *lockmem.Buffer) (*[32]byte, bool) {
 	return (*[32]byte)(text[8:]), true
 }
 
+// openSecret opens the box of a secret into the begin of the slot b, given the payload of its batch's frame, and returns
+// how long the password is; it lies behind the sum. It does not allocate.
+func (r *ring) openSecret(batch, box []byte, sum *[sumSize]byte, b *lockmem.Buffer) (int, error) {
+	r.last.RLock()
+	if r.last.known && bytes.Equal(batch, r.last.frame[:]) {
+		defer r.last.RUnlock()
+		return openSecret(box, r.last.key.Key(), sum, b)
+	}
+	r.last.RUnlock()
+	key, ok := r.unwrap(batch, b)
+	if !ok {
+		return 0, errSecret
+	}
+	r.last.Lock()
+	copy(r.last.key.Bytes(), key[:])
+	copy(r.last.frame[:], batch)
+	r.last.known = true
+	r.last.Unlock()
+	return openSecret(box, key, sum, b)
+}
+
 var errSecret = errors.New("sealed: the secret does not authenticate")
 
-// openSecret opens the box of a secret into the begin of the slot b, whose end holds the key, and
-// returns how long the password is; it lies behind the sum. It does not allocate.
+// openSecret does that with the key, which may lie in the end of the slot.
 func openSecret(box []byte, key *[32]byte, sum *[sumSize]byte, b *lockmem.Buffer) (int, error) {
 	if len(box) <= boxed+sumSize || len(box) > boxed+sumSize+MaxSecret {
 		return 0, errSecret

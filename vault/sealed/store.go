@@ -408,10 +408,7 @@ func (s *Store) OpenSecret(u *snapshot.Held, into *lockmem.Buffer) error {
 		return fmt.Errorf("sealed: %w", err)
 	}
 	defer s.users.Done()
-	n, err := 0, errSecret
-	if key, ok := s.ring.unwrap(s.batch(u.Generation), into); ok {
-		n, err = openSecret(u.Box, key, &u.HeadSum, into)
-	}
+	n, err := s.ring.openSecret(s.batch(u.Generation), u.Box, &u.HeadSum, into)
 	if err == nil {
 		room := into.Room()[:sumSize+n]
 		copy(room, room[sumSize:])
