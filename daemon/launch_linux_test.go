@@ -161,6 +161,21 @@ func TestLaunch(t *testing.T) {
 			t.Errorf("got %+v, want job.timeout by TERM", job)
 		}
 	})
+	t.Run("a job that is canceled says so, however it ends", func(t *testing.T) {
+		for text, signal := range map[string]string{"echo on; exec sleep 300": "TERM", "trap '' TERM; echo on; while :; do sleep 1; done": "KILL", "trap 'exit 0' TERM; echo on; while :; do sleep 0.1; done": ""} {
+			job := read[wire.Job](t, call(t, b, b.Accounts.LSAM, "POST", "/v1/jobs", body(map[string]any{"command": []string{"/bin/sh", "-c", text}})))
+			for until := time.Now().Add(10 * time.Second); len(call(t, b, b.Accounts.LSAM, "GET", "/v1/jobs/"+job.ID+"/output/stdout", nil).Body) == 0; time.Sleep(10 * time.Millisecond) {
+				if time.Now().After(until) {
+					t.Fatalf("%s: not begun", text)
+				}
+			}
+			want(t, call(t, b, b.Accounts.LSAM, "POST", "/v1/jobs/"+job.ID+"/signal", `{"signal":"CANCEL","grace":"2s"}`), 200, "")
+			job = read[wire.Job](t, call(t, b, b.Accounts.LSAM, "GET", "/v1/jobs/"+job.ID+"?wait=20s", nil))
+			if job.State != wire.Failed || job.Code != "job.canceled" || job.Signal != signal || (job.ExitCode == nil) != (signal != "") {
+				t.Errorf("%s: got %+v", text, job)
+			}
+		}
+	})
 }
 
 func TestLaunchLimits(t *testing.T) {

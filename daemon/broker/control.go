@@ -35,6 +35,10 @@ func (b *Broker) Signal(ctx context.Context, p *peer.Connection, id string, body
 	if time.Duration(body.Grace) > launch.MaxGrace {
 		return wire.Job{}, wire.Invalid("grace", "grace is more than "+launch.MaxGrace.String())
 	}
+	grace := time.Duration(body.Grace)
+	if body.Signal == launch.Cancel && grace == 0 {
+		grace = b.Config.Jobs.Grace
+	}
 	job, err := b.Launcher.Job(ctx, owner, id, 0)
 	if err != nil {
 		return wire.Job{}, b.problemOf(err)
@@ -48,7 +52,7 @@ func (b *Broker) Signal(ctx context.Context, p *peer.Connection, id string, body
 		b.Log.Error("signal refused: its audit record cannot be written", "err", err)
 		return wire.Job{}, wire.NewProblem(wire.AuditUnavailable, "the decision could not be written down, so nothing was signalled")
 	}
-	job, err = b.Launcher.Signal(ctx, owner, id, body.Signal, time.Duration(body.Grace))
+	job, err = b.Launcher.Signal(ctx, owner, id, body.Signal, grace)
 	if err != nil {
 		return wire.Job{}, b.problemOf(err)
 	}

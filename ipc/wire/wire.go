@@ -143,7 +143,7 @@ type Unix struct {
 // Signal is the body of POST /v1/jobs/{id}/signal. Subject and Object are for
 // clients whose entry says subject_required.
 type Signal struct {
-	Signal  string          `json:"signal"`         // TERM, KILL, HUP …
+	Signal  string          `json:"signal"`         // TERM, KILL, HUP …; CANCEL: TERM, then KILL, and the job is failed, job.canceled
 	Grace   Duration        `json:"grace,omitzero"` // KILL for those that are left after it
 	Subject Subject         `json:"subject,omitzero"`
 	Object  json.RawMessage `json:"object,omitempty"`

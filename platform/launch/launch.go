@@ -27,6 +27,7 @@ const (
 	CodeNotFound    = "exec.not_found"
 	CodeForbidden   = "exec.forbidden"
 	CodeTimeout     = "job.timeout"
+	CodeCanceled    = "job.canceled"
 	CodeRebooted    = "job.host_rebooted"
 	CodeInternal    = "internal"
 )
@@ -36,7 +37,7 @@ const (
 	StateStarting = "starting"
 	StateRunning  = "running"
 	StateExited   = "exited" // it ran and ended: ExitCode or Signal is set
-	StateFailed   = "failed" // Code says why; one that ran and was stopped at its timeout has ExitCode or Signal too
+	StateFailed   = "failed" // Code says why; one that ran and was stopped at its timeout, or canceled, has ExitCode or Signal too
 	StateLost     = "lost"   // nobody saw its end, or whether it began
 )
 
@@ -96,6 +97,10 @@ type Script struct {
 
 // MaxText bounds Script.Text and Spec.Stdin.
 const MaxText = 1 << 20
+
+// Cancel, in the place of a signal's name, is TERM, and KILL for those that are left after the grace; the job then ends as
+// failed, with CodeCanceled.
+const Cancel = "CANCEL"
 
 // MaxGrace is the longest that a job may take to end after a Signal with a grace.
 const MaxGrace = time.Hour

@@ -154,7 +154,9 @@ func (a *app) signalCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "signal ID [SIGNAL]",
 		Short: "Send a signal (TERM) to every process of a job",
-		Args:  cobra.RangeArgs(1, 2),
+		Long: `Send a signal (TERM) to every process of a job. CANCEL in its place is TERM, and KILL for those that are left after the
+grace; the job then ends as failed with job.canceled, which a scheduler tells apart from a job that failed by itself.`,
+		Args: cobra.RangeArgs(1, 2),
 		RunE: a.ask(func(ctx context.Context, c *client.Client, args []string) error {
 			subject, object, err := q.named()
 			if err != nil {
@@ -171,7 +173,7 @@ func (a *app) signalCommand() *cobra.Command {
 			return a.show(job, fmt.Sprintf("%s sent to job %s, which was %s.\n", body.Signal, cell(job.ID), job.State))
 		}),
 	}
-	cmd.Flags().DurationVar(&grace, "grace", 0, "KILL for those that are left after this time")
+	cmd.Flags().DurationVar(&grace, "grace", 0, "KILL for those that are left after this time; for CANCEL that of the configuration unless given")
 	q.subjectFlags(cmd)
 	return cmd
 }

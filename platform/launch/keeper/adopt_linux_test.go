@@ -57,6 +57,14 @@ func TestTakenUp(t *testing.T) {
 			if end := b.wait("by-path"); end.Signal != "HUP" || end.Survivors == 0 || !end.ByPath {
 				t.Errorf("got %+v, want survivors", end)
 			}
+			b.started("stubborn", "trap '' TERM; echo on; while :; do sleep 0.05; done")
+			if _, err := b.launcher.Signal(b.ctx(), "lsam", "stubborn", launch.Cancel, time.Second); err != nil {
+				t.Error(err)
+			}
+			b.restart(same)
+			if end := b.wait("stubborn"); end.State != launch.StateFailed || end.Code != launch.CodeCanceled || end.Signal != "KILL" {
+				t.Errorf("canceled before the restart: %+v", end)
+			}
 			b.signal("script", "TERM")
 			end := b.wait("script")
 			if end.State != launch.StateExited || end.Signal != "TERM" || end.EndedBoot <= end.StartedBoot {

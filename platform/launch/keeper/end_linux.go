@@ -59,8 +59,11 @@ func (k *keeper) endOf(j *job, c *child) launch.Job {
 	if !how.done {
 		end.Reason = joined(end.Reason, notEnded)
 	}
-	if c.timedOut {
+	switch {
+	case c.timedOut:
 		end.State, end.Code, end.Reason = launch.StateFailed, launch.CodeTimeout, joined("its time was up", end.Reason)
+	case k.canceled(j) && how.known:
+		end.State, end.Code, end.Reason = launch.StateFailed, launch.CodeCanceled, joined("it was canceled", end.Reason)
 	}
 	return end
 }

@@ -29,7 +29,7 @@ const (
 	kindJournal = "journal" // the first line: Format, and the numbers in use so far
 	kindStart   = "start"   // Job, and all of its thread that is known
 	kindRun     = "run"     // Job with Serial, PID and ByPath only, Box, At
-	kindKill    = "kill"    // Job with Serial only, Kill
+	kindKill    = "kill"    // Job with Serial only, Kill, Canceled
 	kindEnd     = "end"     // Job
 	kindForget  = "forget"  // Job with Serial only
 )
@@ -55,7 +55,8 @@ type thread struct {
 	Box string        `json:"box,omitempty"` // the job's cgroup; "" without
 	At  time.Duration `json:"at,omitempty"`  // a boot time at which the job's PID was its first process's
 	// Kill is the boot time at which those who are left then are killed, after a signal with a grace; 0: no such time.
-	Kill time.Duration `json:"kill,omitempty"`
+	Kill     time.Duration `json:"kill,omitempty"`
+	Canceled bool          `json:"canceled,omitempty"` // that signal was launch.Cancel
 }
 
 // remembered is a job as the journal has it.
@@ -157,7 +158,7 @@ func (h *history) apply(line []byte, jobs map[uint64]*remembered) error {
 	case r.Kind == kindRun:
 		known.PID, known.State, known.ByPath, known.Box, known.At = r.Job.PID, launch.StateRunning, r.Job.ByPath, r.Box, r.At
 	case r.Kind == kindKill:
-		known.Kill = r.Kill
+		known.Kill, known.Canceled = r.Kill, known.Canceled || r.Canceled
 	case r.Kind == kindEnd:
 		hash, note := known.Hash, known.Note
 		known.Job = *r.Job

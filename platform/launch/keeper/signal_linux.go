@@ -11,9 +11,13 @@ import (
 )
 
 // signal sends a signal to every process of a job, and KILL to those that are left after the grace, if there is one. A
-// job that is just being started gets it when it has become the command; one that has ended is left alone.
+// job that is just being started gets it when it has become the command; one that has ended is left alone. launch.Cancel
+// is TERM, and the end of the job will say that it was canceled.
 func (k *keeper) signal(ctx context.Context, owner, id, name string, grace time.Duration) (launch.Job, error) {
-	sig := unix.SignalNum("SIG" + name)
+	sig, cancel := unix.SignalNum("SIG"+name), name == launch.Cancel
+	if cancel {
+		sig = unix.SIGTERM
+	}
 	if sig == 0 {
 		return launch.Job{}, &launch.Refused{Code: launch.CodeInvalid, Reason: fmt.Sprintf("there is no signal %q", name)}
 	}
@@ -32,21 +36,43 @@ func (k *keeper) signal(ctx context.Context, owner, id, name string, grace time.
 	k.mu.Lock()
 	c := j.child
 	k.mu.Unlock()
-	if c == nil || !c.living(func(b *box) { b.signal(sig) }) {
+	if c == nil {
 		return k.snapshot(j), nil
 	}
-	if grace > 0 && sig != unix.SIGKILL {
+	sent := c.living(func(b *box) {
+		if cancel {
+			k.cancel(j)
+		}
+		b.signal(sig)
+		if cancel {
+			b.signal(unix.SIGCONT) // a stopped process would not see it
+		}
+	})
+	if sent && (grace > 0 || cancel) && sig != unix.SIGKILL {
 		k.enterKill(j, grace)
 		c.killAfter(grace)
 	}
 	return k.snapshot(j), nil
 }
 
+// cancel makes job.canceled of the job's end.
+func (k *keeper) cancel(j *job) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	j.Canceled = true
+}
+
+func (k *keeper) canceled(j *job) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return j.Canceled
+}
+
 // enterKill writes down that the job will be killed, for a launcher that comes before that.
 func (k *keeper) enterKill(j *job, grace time.Duration) {
 	k.mu.Lock()
 	j.Kill = sinceBoot() + grace
-	r := record{Kind: kindKill, thread: thread{Kill: j.Kill}, Job: &launch.Job{Serial: j.Serial}}
+	r := record{Kind: kindKill, thread: thread{Kill: j.Kill, Canceled: j.Canceled}, Job: &launch.Job{Serial: j.Serial}}
 	k.mu.Unlock()
 	if err := k.journal.append(r); err != nil {
 		k.Log.Error("journal: the next launcher would not kill a job", "serial", j.Serial, "err", err)
