@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unsafe"
 )
@@ -47,6 +48,8 @@ type Arena struct {
 	count    int
 	wait     time.Duration // MaxWait
 	release  func() error
+
+	waited, refused atomic.Uint64 // of those who found no free slot
 
 	mu   sync.Mutex
 	keys []*Buffer // places for keys that are free
@@ -89,6 +92,19 @@ func (a *Arena) Backend() string { return a.backend }
 
 // Degraded says in one sentence why the memory could not be locked; empty when it is.
 func (a *Arena) Degraded() string { return a.degraded }
+
+// Usage is how busy an arena is, and was since it was allocated.
+type Usage struct {
+	Slots   int
+	InUse   int    // slots
+	Waited  uint64 // times that somebody found no free slot
+	Refused uint64 // times that none became free within MaxWait
+}
+
+// Usage tells how busy the arena is.
+func (a *Arena) Usage() Usage {
+	return Usage{Slots: a.count, InUse: a.count - len(a.slots), Waited: a.waited.Load(), Refused: a.refused.Load()}
+}
 
 // Key returns 32 octets of the arena for as long as the caller wants, zero at first. Drop gives them
 // back.
@@ -144,6 +160,7 @@ func (a *Arena) slot(ctx context.Context) (b *Buffer, err error) {
 	select {
 	case b = <-a.slots:
 	default:
+		a.waited.Add(1)
 		late := time.NewTimer(a.wait)
 		defer late.Stop()
 		select {
@@ -151,6 +168,7 @@ func (a *Arena) slot(ctx context.Context) (b *Buffer, err error) {
 		case <-ctx.Done():
 			return nil, fmt.Errorf("lockmem: waiting for one of %d slots: %w", a.count, ctx.Err())
 		case <-late.C:
+			a.refused.Add(1)
 			return nil, fmt.Errorf("lockmem: waiting for one of %d slots: %w", a.count, ErrBusy)
 		}
 	}

@@ -100,6 +100,19 @@ func TestBorrowWaitIsBounded(t *testing.T) {
 	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "one of 2 slots") {
 		t.Errorf("got %v", err)
 	}
+	if u := a.Usage(); u != (Usage{Slots: 2, Waited: 1}) {
+		t.Errorf("a caller who went away: %+v", u)
+	}
+	a.wait = time.Millisecond
+	err = a.Borrow(context.Background(), func(*Buffer) error {
+		if u := a.Usage(); u.InUse != 1 {
+			t.Errorf("one slot is lent: %+v", u)
+		}
+		return a.Borrow(context.Background(), func(*Buffer) error { return a.Borrow(context.Background(), none) })
+	})
+	if u := a.Usage(); !errors.Is(err, ErrBusy) || u != (Usage{Slots: 2, Waited: 2, Refused: 1}) {
+		t.Errorf("%v: %+v", err, u)
+	}
 	gone, cancel2 := context.WithCancel(context.Background())
 	cancel2()
 	if err := a.Borrow(gone, none); err != nil {
