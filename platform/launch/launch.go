@@ -156,6 +156,7 @@ type Status struct {
 	Version     string
 	Detail      string // why it is not connected
 	JobsRunning int
+	JobsKept    int      // that have ended
 	Containment string   // how jobs are kept together: "cgroup /sys/fs/cgroup/…" or "session, subreaper: …" with the reason
 	Problems    []string // of limits.yaml, and of the launcher itself
 }

@@ -120,7 +120,8 @@ func (l *Launcher) watch(s *session) {
 		if err == nil && a.State != nil {
 			l.mu.Lock()
 			if l.session == s {
-				l.status.JobsRunning, l.status.Containment, l.status.Problems = a.State.Running, a.State.Containment, a.State.Problems
+				l.status.JobsRunning, l.status.JobsKept = a.State.Running, a.State.Kept
+				l.status.Containment, l.status.Problems = a.State.Containment, a.State.Problems
 			}
 			l.mu.Unlock()
 		}

@@ -103,6 +103,7 @@ type SyncExit struct {
 // State is what the launcher says about itself.
 type State struct {
 	Running     int      `json:"running"`
+	Kept        int      `json:"kept"`
 	Containment string   `json:"containment"`
 	Problems    []string `json:"problems,omitempty"`
 }

@@ -148,7 +148,7 @@ func (k *keeper) output(owner, id, stream string) (*os.File, error) {
 
 func (k *keeper) state() *launch.State {
 	k.mu.Lock()
-	s := &launch.State{Running: len(k.live), Containment: k.boxes.String()}
+	s := &launch.State{Running: len(k.live), Kept: len(k.ended), Containment: k.boxes.String()}
 	unwritten := len(k.pending)
 	k.mu.Unlock()
 	if k.Problems != nil {
