@@ -40,6 +40,7 @@ type Options struct {
 	Rotate   int64         // octets after which a file is full; a last record may go beyond; 0: never full
 	Keep     int           // full files that are kept beside the one that is written; 0: all
 	Journald bool          // a copy of each record to the system's journal, as well as it can
+	Observer Observer      // nil: nobody
 }
 
 // Log is an open audit log. Its methods may be called from any goroutine.
@@ -59,6 +60,7 @@ type Log struct {
 	torn    *Torn    // what stands after the last record, and no record says so yet
 	full    int64    // size at which rotating is tried
 	stuck   error    // why that failed the last time
+	waiting waiting  // for the disk
 	room    room
 	guests  guests
 	broken  error // for good
@@ -95,6 +97,12 @@ func (l *Log) Append(r *Record) error {
 	if r.Time.IsZero() {
 		r.Time = time.Now().UTC()
 	}
+	err := l.put(r)
+	l.tell(r, err)
+	return err
+}
+
+func (l *Log) put(r *Record) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.broken != nil {
@@ -130,6 +138,7 @@ func (l *Log) add(r *Record) error {
 	if err := l.append(r); err != nil {
 		return err
 	}
+	l.waiting.begin()
 	if l.Sync > 0 {
 		select {
 		case l.wake <- struct{}{}:
@@ -137,10 +146,12 @@ func (l *Log) add(r *Record) error {
 		}
 		return nil
 	}
+	since := l.waiting.take()
 	if err := l.file.Sync(); err != nil {
 		l.broken = err
 		return err
 	}
+	l.flushed(since)
 	return nil
 }
 
@@ -231,16 +242,21 @@ func (l *Log) Run(ctx context.Context) error {
 func (l *Log) flush() {
 	l.mu.Lock()
 	f, broken := l.file, l.broken
-	l.mu.Unlock()
 	if f == nil || broken != nil {
+		l.mu.Unlock()
 		return
 	}
+	since := l.waiting.take()
+	l.mu.Unlock()
 	// A file that was closed meanwhile was full, and was flushed before that.
-	if err := f.Sync(); err != nil && !errors.Is(err, os.ErrClosed) {
-		l.mu.Lock()
+	err := f.Sync()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err != nil && !errors.Is(err, os.ErrClosed) {
 		l.broken = err
-		l.mu.Unlock()
+		return
 	}
+	l.flushed(since)
 }
 
 // look sees how much room there is, and ends the counts of strangers that are

@@ -47,6 +47,7 @@ func (l *Log) AppendRefusal(r *Record) error {
 	first := l.guests.visit(g, r, time.Now())
 	l.mu.Unlock()
 	if !first {
+		l.tell(r, nil)
 		return nil
 	}
 	return l.Append(r)
