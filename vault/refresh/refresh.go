@@ -49,7 +49,7 @@ type Store interface {
 	Status() sealed.Status
 }
 
-// Options of a Refresher. All are needed.
+// Options of a Refresher. All are needed, save where it says otherwise.
 type Options struct {
 	Machine string
 	Scopes  []string // those this machine is configured for; what lies in others is not served
@@ -69,6 +69,9 @@ type Options struct {
 	Activate func(*snapshot.Snapshot)
 	// Changed is told, after the fact, which documents were replaced and removed.
 	Changed func(put, removed []string)
+	// Attempted, unless it is nil, is told how each attempt of Run ended and how long it took. A report's own look at one
+	// password is none.
+	Attempted func(code string, took time.Duration)
 	// Noticed is told what an auditor should know of the local vault.
 	Noticed func(code, detail string)
 	Log     *slog.Logger
@@ -232,7 +235,11 @@ func (r *Refresher) Run(ctx context.Context) error {
 			t.sweep = true
 			r.forgive()
 		}
+		begun := time.Now()
 		state := r.attempt(ctx, t)
+		if r.o.Attempted != nil && ctx.Err() == nil {
+			r.o.Attempted(state.Code, time.Since(begun))
+		}
 		now := r.o.Clock.Now()
 		state.NextAttempt = r.next(now, state.Code)
 		r.publish(state)
