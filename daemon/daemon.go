@@ -11,16 +11,19 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"net"
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
 	"batchwarden/daemon/audit"
 	"batchwarden/daemon/broker"
 	"batchwarden/daemon/config"
+	"batchwarden/daemon/metrics"
 	"batchwarden/daemon/policy"
 	"batchwarden/ipc/server"
 	"batchwarden/ipc/wire"
@@ -84,8 +87,11 @@ func Run(ctx context.Context, c *config.Config, models map[string]policy.Model, 
 		return fmt.Errorf("%w: %w", ErrSetup, err)
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
+	counted := metrics.New(metrics.Options{
+		Realms: slices.Sorted(maps.Keys(c.Realms)), Version: version, Textfile: c.Metrics.Textfile,
+	})
 	records, err := audit.Open(c.Audit.File, audit.Options{
-		Sync: c.Audit.Sync, Rotate: c.Audit.Rotate, Keep: c.Audit.Keep, Journald: c.Audit.Journald,
+		Sync: c.Audit.Sync, Rotate: c.Audit.Rotate, Keep: c.Audit.Keep, Journald: c.Audit.Journald, Observer: counted,
 	})
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrSetup, err)
@@ -105,9 +111,10 @@ func Run(ctx context.Context, c *config.Config, models map[string]policy.Model, 
 		Memory: func() wire.Memory {
 			return wire.Memory{Backend: arena.Backend(), Degraded: arena.Degraded(), Dumpable: lockmem.Hardened() != nil}
 		},
-		Clock: clock, Version: version, Log: log,
+		Clock: clock, Monitor: counted, Version: version, Log: log,
 		Suspension: suspension(c, log), KeepSuspension: keepSuspension(c),
 	})
+	counted.Watch(metrics.Source{Broker: b, Audit: records, Arena: arena})
 	if foreign := foreign(store.Status()); foreign != "" {
 		b.Noticed("local_vault.foreign", foreign)
 	}
@@ -116,7 +123,7 @@ func Run(ctx context.Context, c *config.Config, models map[string]policy.Model, 
 			Machine: c.Machine, Scopes: scopes(c), Interval: c.Sync.Interval, Sweep: c.Sync.Sweep,
 			MaxStale: c.Sync.MaxStale, PolicyMaxStale: c.Sync.PolicyMaxStale,
 			Clock: clock, Store: store, Worker: worker{launcher}, Witness: launcher,
-			Check: b.CheckPolicy, Activate: b.Activate, Changed: b.Synced, Noticed: b.Noticed, Log: log,
+			Check: b.CheckPolicy, Activate: b.Activate, Changed: b.Synced, Attempted: counted.Attempted, Noticed: b.Noticed, Log: log,
 		})
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrSetup, err)
@@ -124,8 +131,8 @@ func Run(ctx context.Context, c *config.Config, models map[string]policy.Model, 
 		late.set(syncer{r, c.Vault.Address})
 		return r, nil
 	}
-	front := server.New(&rekeying{b, store, arena, records, log}, log)
-	return serve(ctx, parts{c, records, launcher, b, front, newCredentials(launcher, b, log), log}, load)
+	front := server.New(measured{&rekeying{b, store, arena, records, log}, counted}, log)
+	return serve(ctx, parts{c, records, launcher, b, front, newCredentials(launcher, b, log), counted, log}, load)
 }
 
 // allocate takes the memory that secrets are in, and beside that as much as taking the vault in needs.
@@ -145,6 +152,7 @@ type parts struct {
 	broker      *broker.Broker
 	front       *server.Server
 	credentials *credentials
+	metrics     *metrics.Metrics
 	log         *slog.Logger
 }
 
@@ -228,6 +236,9 @@ func (p parts) startAll(start func(string, func(context.Context) error), refresh
 		})
 	})
 	start("credentials", p.credentials.run)
+	if p.config.Metrics.Textfile != "" {
+		start("textfile", func(ctx context.Context) error { return p.metrics.KeepTextfile(ctx, p.log) })
+	}
 	p.log.Info("running", "machine", p.config.Machine, "socket", p.config.Socket)
 }
 

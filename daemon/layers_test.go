@@ -56,7 +56,8 @@ daemon/audit              : platform/disk platform/safefile
 daemon/config             : daemon/strict platform/safefile
 daemon/limits             : daemon/config platform/account
 daemon/broker             : daemon/audit daemon/config daemon/policy ipc/wire platform/account platform/launch platform/lockmem platform/peer vault/snapshot
-daemon                    : daemon/audit daemon/broker daemon/config daemon/policy ipc/server ipc/wire platform/boottime platform/heap platform/hostkey platform/launch platform/lockmem platform/localsock platform/peer platform/safefile vault/errand vault/refresh vault/sealed vault/snapshot
+daemon/metrics            : daemon/audit daemon/broker ipc/wire platform/lockmem platform/safefile
+daemon                    : daemon/audit daemon/broker daemon/config daemon/metrics daemon/policy ipc/server ipc/wire platform/boottime platform/heap platform/hostkey platform/launch platform/lockmem platform/localsock platform/peer platform/safefile vault/errand vault/refresh vault/sealed vault/snapshot
 
 daemon/cmd/batchwardend         : daemon daemon/config daemon/version daemon/policy daemon/policy/automic daemon/policy/stonebranch daemon/policy/opcon platform/service
 daemon/cmd/batchwarden          : daemon/audit daemon/config daemon/version daemon/policy daemon/policy/automic daemon/policy/stonebranch daemon/policy/opcon daemon/strict ipc/client ipc/wire platform/account platform/hostkey platform/hostkey/mint platform/launch/keeper platform/lockmem vault/admin vault/documents vault/snapshot

@@ -57,6 +57,16 @@ type Syncer interface {
 	Report(ctx context.Context, id snapshot.ID, version int64, accepted bool) (wire.Reported, bool, error)
 }
 
+// Monitor measures, and tells monitoring what it wants to know; *metrics.Metrics.
+type Monitor interface {
+	// LaunchStep is told how long a step of a launch took, by the names in monitor.go.
+	LaunchStep(step string, took time.Duration)
+	// Page is everything, as Prometheus reads it.
+	Page() []byte
+	// Unwritten says why it could not be left where the configuration wants it; "" when it is there.
+	Unwritten() string
+}
+
 // Parts is what a broker is assembled from.
 type Parts struct {
 	Config   *config.Config
@@ -69,6 +79,7 @@ type Parts struct {
 	Local    func() wire.LocalVault // the state of the local vault
 	Memory   func() wire.Memory     // the state of the locked memory
 	Clock    Clock
+	Monitor  Monitor // nil: nobody measures
 	Version  string
 	Log      *slog.Logger
 

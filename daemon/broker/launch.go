@@ -24,7 +24,9 @@ import (
 // earlier and nothing new was started. Every error is a *wire.Problem, and
 // nothing was started.
 func (b *Broker) Launch(ctx context.Context, p *peer.Connection, conn *net.UnixConn, body *wire.Launch, stdio []*os.File) (job wire.Job, again bool, err error) {
+	lap := b.laps()
 	c := b.identifyAfresh(ctx, p)
+	lap(StepCaller)
 	record := b.record(audit.Launch, &c, body.Realm, body.Subject, body.BatchUser)
 	if refusal := c.mayDo(config.MayLaunch); refusal != nil {
 		return wire.Job{}, false, b.refuse(record, refusal)
@@ -46,7 +48,9 @@ func (b *Broker) Launch(ctx context.Context, p *peer.Connection, conn *net.UnixC
 	if b.Config.Audit.Argv {
 		record.Job.Tell(words, spec.Env)
 	}
+	lap(StepPlan)
 	a := b.decide(&c, ask{realm: body.Realm, subject: body.Subject, object: body.Object, batchUser: body.BatchUser, use: toLaunch}, record)
+	lap(StepDecide)
 	if a.refusal != nil {
 		return wire.Job{}, false, b.refuse(record, a.refusal)
 	}
@@ -60,6 +64,8 @@ func (b *Broker) Launch(ctx context.Context, p *peer.Connection, conn *net.UnixC
 		b.Log.Error("launch refused: its audit record cannot be written", "err", err)
 		return wire.Job{}, false, wire.NewProblem(wire.AuditUnavailable, "the decision could not be written down, so nothing was started")
 	}
+	lap(StepAudit)
+	defer lap(StepStart)
 	return b.start(ctx, granted{grant: grant, answer: a, decisionID: record.DecisionID, job: record.Job}, conn, spec, body, stdio)
 }
 

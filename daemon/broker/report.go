@@ -82,6 +82,13 @@ func (b *Broker) Status(ctx context.Context, p *peer.Connection) (wire.Status, e
 	if refusal := c.known(); refusal != nil {
 		return wire.Status{}, refusal
 	}
+	s := b.standing()
+	s.Jobs = b.countJobs(ctx)
+	return s, nil
+}
+
+// standing is the status without its count of jobs.
+func (b *Broker) standing() wire.Status {
 	v, sync := b.view.Load(), b.Syncer.Status()
 	l := b.Launcher.Status()
 	s := wire.Status{
@@ -109,12 +116,11 @@ func (b *Broker) Status(ctx context.Context, p *peer.Connection) (wire.Status, e
 			s.BatchUsers.Shared++
 		}
 	}
-	s.Jobs = b.countJobs(ctx)
 	s.Problems = append(s.Problems, b.problems(v, &s)...)
 	for _, text := range l.Problems {
 		s.Problems = append(s.Problems, wire.Finding{Code: "launcher.problem", Detail: text})
 	}
-	return s, nil
+	return s
 }
 
 func (b *Broker) countJobs(ctx context.Context) (n wire.JobCount) {
@@ -158,6 +164,9 @@ func (b *Broker) problems(v *view, s *wire.Status) []wire.Finding {
 	}
 	if lost := b.Audit.Lost(); lost > 0 {
 		found = append(found, wire.Finding{Code: "audit.copy_lost", Detail: fmt.Sprintf("the system's journal did not take copies of %d records; the audit log has them", lost)})
+	}
+	if b.Monitor != nil && b.Monitor.Unwritten() != "" {
+		found = append(found, wire.Finding{Code: "metrics.unwritable", Detail: b.Monitor.Unwritten(), Path: b.Config.Metrics.Textfile})
 	}
 	if !s.Launcher.Connected {
 		found = append(found, wire.Finding{Code: wire.LauncherUnavailable, Detail: s.Launcher.Detail, Path: b.Config.Launcher.Socket})

@@ -114,7 +114,7 @@ func (c *checker) main(m *mainFile) {
 	c.optionalPath("audit.file", m.Audit.File)
 	c.size("audit.rotate", m.Audit.Rotate)
 	c.count("audit.keep", m.Audit.Keep)
-	c.built("metrics.textfile", "metrics.textfile", m.Metrics.Textfile)
+	c.textfile("metrics.textfile", m.Metrics.Textfile)
 	c.oneOf("log.level", []string{m.Log.Level}, "debug", "info", "warn", "error")
 	c.oneOf("log.format", []string{m.Log.Format}, "auto", "text", "json")
 }
@@ -317,6 +317,14 @@ func (c *checker) path(place, path string) {
 func (c *checker) optionalPath(place, path string) {
 	if path != "" {
 		c.path(place, path)
+	}
+}
+
+// textfile wants a name that node_exporter reads: it passes over all others, and says nothing.
+func (c *checker) textfile(place, path string) {
+	c.optionalPath(place, path)
+	if path != "" && !strings.HasSuffix(path, ".prom") {
+		c.fault(place, "is %q; node_exporter reads only files whose names end in .prom", path)
 	}
 }
 

@@ -223,7 +223,7 @@ func (a Audit) Always() bool { return a.Sync == 0 }
 
 // Metrics says where metrics go besides the socket.
 type Metrics struct {
-	Textfile string // "": nowhere
+	Textfile string // for node_exporter's textfile collector; "": nowhere
 }
 
 // Log says what is logged and how.

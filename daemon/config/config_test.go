@@ -290,10 +290,22 @@ func TestAuthMethods(t *testing.T) {
 	}
 }
 
+func TestTextfile(t *testing.T) {
+	const main = "vault: {address: https://v, auth: {role_id_file: /r, secret_id_file: /s}}\nmetrics: {textfile: FILE}\n"
+	if c, _, err := Check(host(t, strings.ReplaceAll(main, "FILE", "/c/batchwarden.prom"))); err != nil || c.Metrics.Textfile != "/c/batchwarden.prom" {
+		t.Errorf("%+v, %v", c, err)
+	}
+	for file, why := range map[string]string{"/c/batchwarden.txt": "end in .prom", "batchwarden.prom": "absolute"} {
+		_, _, err := Check(host(t, strings.ReplaceAll(main, "FILE", file)))
+		if got := only(t, err); !strings.HasPrefix(got, "metrics.textfile: ") || !strings.Contains(got, why) {
+			t.Errorf("%s: %s", file, got)
+		}
+	}
+}
+
 // TestUnbuilt writes each setting of the table into a file and wants exactly its refusal.
 func TestUnbuilt(t *testing.T) {
 	texts := map[string]string{
-		"metrics.textfile":           "metrics: {textfile: /x.prom}",
 		"local_vault.key":            "local_vault: {key: VALUE}",
 		"realms.*.model":             "realms: {r: {model: VALUE, agent: A}}",
 		"clients[].subject_required": "clients: [{name: c, match: {user: u}, subject_required: VALUE}]",

@@ -6,7 +6,6 @@ package config
 // setting is a place with [] for any index and * for any name; value is the setting's value that is refused, "" for
 // every value that is not empty.
 var unbuilt = []struct{ setting, value, instead string }{
-	{"metrics.textfile", "", "leave it empty"},
 	{"local_vault.key", "dpapi", "use keyfile:PATH, credential or tpm2"},
 }
 

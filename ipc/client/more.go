@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"io"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -45,4 +46,21 @@ func (c *Client) Suspend(ctx context.Context) (*wire.Suspension, error) {
 // Resume lets jobs be started again.
 func (c *Client) Resume(ctx context.Context) (*wire.Suspension, error) {
 	return post[wire.Suspension](ctx, c, "/v1/resume", nil)
+}
+
+// Metrics returns what GET /metrics answers, in Prometheus's text format.
+func (c *Client) Metrics(ctx context.Context) (string, error) {
+	resp, err := c.send(ctx, http.MethodGet, "/metrics", nil)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close() // only read
+	if err := problem(resp); err != nil {
+		return "", err
+	}
+	text, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return "", c.unreachable(ctx, err)
+	}
+	return string(text), nil
 }

@@ -101,6 +101,7 @@ func (h *heard) Events(context.Context, *peer.Connection, uint64, time.Duration)
 	return e, nil
 }
 func (h *heard) Sync(context.Context, *peer.Connection) (s wire.Sync, err error) { return s, nil }
+func (h *heard) Metrics(context.Context, *peer.Connection) ([]byte, error)       { return nil, nil }
 func (h *heard) Suspend(context.Context, *peer.Connection) (s wire.Suspension, err error) {
 	return s, nil
 }
@@ -295,7 +296,7 @@ func sound(t *testing.T, pattern string, resp *http.Response, answer []byte) {
 		if p.Code == wire.Internal {
 			t.Errorf("%s: %s", pattern, answer)
 		}
-	case resp.StatusCode == http.StatusNoContent, kind == "application/octet-stream":
+	case resp.StatusCode == http.StatusNoContent, kind == "application/octet-stream", pattern == "GET /metrics" && strings.HasPrefix(kind, "text/plain; version="):
 	case resp.StatusCode == http.StatusOK, resp.StatusCode == http.StatusCreated:
 		if kind != "application/json" || !json.Valid(answer) {
 			t.Errorf("%s: %q: %q", pattern, kind, answer)

@@ -43,12 +43,13 @@ var table = []route{
 	{"POST /v1/resume", wire.MaxSmall, (*Server).resume},
 	{"POST /v1/sync", wire.MaxSmall, (*Server).sync},
 	{"POST /v1/rekey", wire.MaxSmall, (*Server).rekey},
+	{"GET /metrics", 0, (*Server).metrics},
 }
 
 // later are the calls of the contract that this version does not have. They
 // say so, instead of not existing.
 var later = []string{
-	"POST /v1/reload", "GET /metrics",
+	"POST /v1/reload",
 }
 
 func (s *Server) routes() http.Handler {

@@ -54,6 +54,8 @@ type Broker interface {
 	DryRun(ctx context.Context, p *peer.Connection, conn *net.UnixConn, body *wire.Launch) (wire.DryRun, error)
 	Events(ctx context.Context, p *peer.Connection, after uint64, wait time.Duration) (wire.Events, error)
 	Sync(context.Context, *peer.Connection) (wire.Sync, error)
+	// Metrics is a page in Prometheus's text format.
+	Metrics(context.Context, *peer.Connection) ([]byte, error)
 	Suspend(context.Context, *peer.Connection) (wire.Suspension, error)
 	Resume(context.Context, *peer.Connection) (wire.Suspension, error)
 	// Rekey reads the key from the pipe, which is open until it returns.

@@ -92,7 +92,7 @@ Exit codes: 0 yes; 1 no (denied, unhealthy); 64 usage; 69 the service does not a
 		a.statusCommand(), a.whoamiCommand(), a.syncCommand(), a.suspendCommand(), a.resumeCommand(),
 		a.runCommand(), a.authorizeCommand(), a.explainCommand(),
 		a.batchUsersCommand(), a.retrieveCommand(),
-		a.jobsCommand(), a.outputCommand(), a.signalCommand(), a.auditCommand(),
+		a.jobsCommand(), a.outputCommand(), a.signalCommand(), a.auditCommand(), a.metricsCommand(),
 		a.configCommand(), a.policyCommand(), a.adminCommand(), a.setupCommand(), a.versionCommand(),
 	)
 	return root

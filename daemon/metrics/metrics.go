@@ -1,0 +1,168 @@
+// Package metrics counts what the daemon does and says how it stands, in the
+// text format of Prometheus.
+//
+// What happens is counted as it happens, in atomics and small tables; how
+// things stand is looked at when somebody asks. METRICS.md describes each
+// metric. No label is a subject's name, a job or a secret, and each has few
+// values.
+//
+// The format is written here, in page.go: the client library is built upon
+// protobuf, and costs a process that holds secrets four megabytes of code and
+// 2.5 MiB of its 25. Tests read the page with the library's own parser.
+package metrics
+
+import (
+	"errors"
+	"iter"
+	"sync/atomic"
+	"time"
+
+	"batchwarden/daemon/audit"
+	"batchwarden/daemon/broker"
+	"batchwarden/ipc/wire"
+	"batchwarden/platform/lockmem"
+)
+
+// Source is what is looked at when somebody asks. It answers from memory.
+type Source struct {
+	Broker interface {
+		Now() time.Time // by the clock that ages and expiries are judged by
+		Picture() wire.Status
+		Standings() iter.Seq[broker.Standing]
+	}
+	Audit interface {
+		Stats() audit.Stats
+		Err() error
+		Low() string
+		Lost() uint64
+	}
+	Arena interface{ Usage() lockmem.Usage }
+}
+
+// Options say what never changes while the daemon runs.
+type Options struct {
+	Realms   []string // that are configured; callers may name others
+	Version  string
+	Textfile string // "": none is written
+}
+
+// Calls whose time is measured.
+const (
+	Authorize = "authorize"
+	Launch    = "launch"
+	Retrieve  = "retrieve"
+)
+
+// Metrics is made by New, and shows nothing of how things stand before Watch.
+// Its methods may be called from any goroutine.
+type Metrics struct {
+	o      Options
+	realms map[string]string // those configured, by themselves
+	source atomic.Pointer[Source]
+
+	calls map[string]*histogram // by call
+	steps map[string]*histogram // of a launch
+	syncs histogram
+	flush histogram
+
+	requests   tally
+	overloaded atomic.Uint64
+	decisions  tally
+	notStarted tally
+	deliveries tally
+	jobsEnded  tally
+	attempts   tally
+
+	unwritten atomic.Pointer[string] // why the textfile is not there; nil: it is
+}
+
+// New measures from now on.
+func New(o Options) *Metrics {
+	m := &Metrics{
+		o: o, realms: map[string]string{},
+		calls: map[string]*histogram{}, steps: map[string]*histogram{},
+		requests:   tally{labels: []string{"call", "code"}},
+		decisions:  tally{labels: []string{"kind", "verdict", "code", "realm"}},
+		notStarted: tally{labels: []string{"code", "realm"}},
+		deliveries: tally{labels: []string{"outcome"}},
+		jobsEnded:  tally{labels: []string{"state", "code", "realm"}},
+		attempts:   tally{labels: []string{"outcome"}},
+	}
+	for _, realm := range o.Realms {
+		m.realms[realm] = realm
+	}
+	for _, call := range []string{Authorize, Launch, Retrieve} {
+		m.calls[call] = &histogram{}
+	}
+	for _, step := range broker.Steps {
+		m.steps[step] = &histogram{}
+	}
+	return m
+}
+
+// Watch says where to look. It is called once, before anybody asks.
+func (m *Metrics) Watch(s Source) { m.source.Store(&s) }
+
+// Called is told how long one of the Calls took and what came of it.
+func (m *Metrics) Called(call string, took time.Duration, err error) {
+	m.calls[call].observe(took)
+	m.requests.add(call, codeOf(err))
+}
+
+// codeOf is the code of a problem; "" without one.
+func codeOf(err error) string {
+	if err == nil {
+		return ""
+	}
+	if p, ok := errors.AsType[*wire.Problem](err); ok {
+		return p.Code
+	}
+	return "failed" // the caller went away while the answer was sent
+}
+
+// Overloaded is told of a request that was not let in.
+func (m *Metrics) Overloaded() { m.overloaded.Add(1) }
+
+// LaunchStep is told how long a step of a launch took.
+func (m *Metrics) LaunchStep(step string, took time.Duration) { m.steps[step].observe(took) }
+
+// Attempted is told how an attempt to sync ended and how long it took.
+func (m *Metrics) Attempted(code string, took time.Duration) {
+	m.attempts.add(code)
+	m.syncs.observe(took)
+}
+
+// Flushed is told how long the oldest of the audit records that came onto the
+// disk had waited.
+func (m *Metrics) Flushed(waited time.Duration) { m.flush.observe(waited) }
+
+// decided are the kinds of audit records that are decisions.
+var decided = map[string]bool{
+	audit.Authorize: true, audit.Launch: true, audit.Retrieve: true, audit.DryRun: true, audit.Signal: true, audit.Output: true,
+	audit.Forget: true, audit.Report: true, audit.Suspend: true, audit.Resume: true, audit.Rekey: true,
+}
+
+// Recorded is told of each audit record, and so of each decision. One that
+// could not be written was not given: the answer was audit.unavailable.
+func (m *Metrics) Recorded(r *audit.Record, err error) {
+	realm := m.realms[r.Realm]
+	if realm == "" && r.Realm != "" {
+		realm = "unknown" // callers may write anything
+	}
+	switch {
+	case decided[r.Kind] && err != nil:
+		m.decisions.add(r.Kind, audit.Deny, wire.AuditUnavailable, realm)
+	case err != nil: // what was told happened all the same; an end of a job comes again
+	case decided[r.Kind]:
+		m.decisions.add(r.Kind, r.Verdict, r.Code, realm)
+	case r.Kind == audit.NotStarted:
+		m.notStarted.add(r.Code, realm)
+	case r.Kind == audit.Delivered:
+		m.deliveries.add(r.Code)
+	case r.Kind == audit.JobEnded && r.Job != nil:
+		m.jobsEnded.add(r.Job.State, r.Code, realm)
+	}
+}
+
+var _ audit.Observer = (*Metrics)(nil)
+var _ broker.Monitor = (*Metrics)(nil)
