@@ -14,7 +14,7 @@ PLATFORMS := linux/amd64 linux/s390x windows/amd64
 DEVSERVER := $(shell find vault/devserver -type f ! -name '*_test.go' 2>/dev/null)
 
 # The packages whose tests run a second time with the race detector, where there is a C compiler.
-RACE := ./daemon/audit ./daemon/broker ./daemon/config ./daemon/limits ./daemon/strict ./daemon/policy/... ./daemon/cmd/batchwarden ./ipc/... ./vault/snapshot/... ./vault/sealed/... ./vault/refresh/... ./platform/launch/...
+RACE := ./daemon/audit ./daemon/broker ./daemon/config ./daemon/limits ./daemon/metrics ./daemon/strict ./daemon/policy/... ./daemon/cmd/batchwarden ./ipc/... ./vault/snapshot/... ./vault/sealed/... ./vault/refresh/... ./platform/launch/...
 
 # Those that run under qemu-user in make test.
 S390X       := ./daemon/audit ./vault/sealed ./vault/snapshot ./vault/errand ./platform/boottime
@@ -24,7 +24,7 @@ S390X_TESTS := Golden|Head|Seal|Store|Rekey|Foreign|Apply|Open|Compaction|Swappe
 SOAK_TIME ?= 10m
 SOAK_SEED ?= 1
 
-.PHONY: help build devserver rootfs test test-s390x test-systemd vet race lint demo playground bench soak clean need-build need-test need-systemd need-demo need-bench
+.PHONY: help build devserver rootfs promtool test test-s390x test-systemd vet race lint demo playground bench soak clean need-build need-test need-systemd need-demo need-bench
 
 help:
 	@echo 'make build        batchwardend, batchwarden, batchwarden-launcher, batchwarden-become, batchwarden-sync into build/bin'
@@ -55,7 +55,7 @@ build/tools/devserver: $(DEVSERVER)
 	cd vault/devserver && CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags='-s -w' -o ../../build/tools/devserver .
 	@touch $@
 
-test: need-test build devserver rootfs vet
+test: need-test build devserver rootfs promtool vet
 	CGO_ENABLED=0 $(GO) test -count=1 -timeout 20m ./...
 	cd vault/devserver && CGO_ENABLED=0 $(GO) test -count=1 ./...
 	cd daemon/policy/bench && CGO_ENABLED=0 $(GO) vet . && CGO_ENABLED=0 $(GO) test -count=1 .
@@ -68,6 +68,10 @@ test-systemd: need-systemd build devserver rootfs
 rootfs:
 	@mkdir -p build
 	@installer/tools/rootfs build/_rootfs
+
+# Prometheus's own checker of what the daemon tells it, and of the alert rules.
+promtool:
+	@installer/tools/promtool build/tools/promtool
 
 # What lies on disks and goes through pipes is the same on a big-endian machine.
 test-s390x:
