@@ -38,7 +38,7 @@ type Launcher interface {
 	Output(ctx context.Context, owner, id, stream string) (*os.File, error)
 	Signal(ctx context.Context, owner, id, signal string, grace time.Duration) (launch.Job, error)
 	Forget(ctx context.Context, owner, id string, serial uint64) error
-	Check(ctx context.Context, requester *net.UnixConn, s launch.Spec) ([]launch.Check, error)
+	Check(ctx context.Context, requester *net.UnixConn, s launch.Spec, as *uint32) ([]launch.Check, error)
 	Resolve(ctx context.Context, n launch.Names) (launch.Numbers, error)
 	Status() launch.Status
 }

@@ -141,7 +141,7 @@ func (b *Broker) entered(c *caller, q ask) *wire.Problem {
 
 // noteLauncher asks the launcher, which has the host owner's limits.
 func (b *Broker) noteLauncher(ctx context.Context, s *steps, conn *net.UnixConn, spec launch.Spec) {
-	checks, err := b.Launcher.Check(ctx, conn, spec)
+	checks, err := b.Launcher.Check(ctx, conn, spec, nil)
 	if err != nil {
 		s.note(stepLauncher, b.problemOf(err))
 		return

@@ -17,11 +17,14 @@ type Check struct {
 	Step   string `json:"step"`
 	Code   string `json:"code,omitempty"` // "": it would be passed
 	Reason string `json:"reason,omitempty"`
+	Found  string `json:"found,omitempty"`  // what a step that is passed has found, for people
+	Unseen bool   `json:"unseen,omitempty"` // it could not be looked at, and Found says why: passed as far as anybody knows
 }
 
 // Check goes through all that a Start with the same arguments would go through before it starts anything, and starts
-// nothing. A step that another one must have passed for it is not there.
-func (l *Launcher) Check(ctx context.Context, conn *net.UnixConn, s Spec) ([]Check, error) {
-	a, err := l.ask(ctx, Request{Call: CallCheck, Spec: &s}, conn)
+// nothing. A step that another one must have passed for it is not there. With as the limits are asked as if a process of
+// that uid were at the other end of conn: what would happen if it asked.
+func (l *Launcher) Check(ctx context.Context, conn *net.UnixConn, s Spec, as *uint32) ([]Check, error) {
+	a, err := l.ask(ctx, Request{Call: CallCheck, Spec: &s, As: as}, conn)
 	return a.Checks, err
 }

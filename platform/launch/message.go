@@ -46,7 +46,7 @@ const (
 	CallAttest = "attest"
 	// Owner, ID, After (serial): an ended job is removed
 	CallForget = "forget"
-	// Spec; descriptor: the requester's connection -> Checks
+	// Spec, As; descriptor: the requester's connection -> Checks
 	CallCheck = "check"
 	// -> a descriptor: the listening socket that systemd connects to for credentials
 	CallSystemd = "systemd"
@@ -71,6 +71,8 @@ type Request struct {
 	Settle  bool   `json:"settle,omitempty"`
 
 	Want *peer.Want `json:"want,omitempty"`
+
+	As *uint32 `json:"as,omitempty"` // the uid of a requester who is not there; nothing is started for one
 
 	Names *Names `json:"names,omitempty"`
 }

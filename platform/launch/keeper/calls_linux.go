@@ -49,7 +49,7 @@ func (k *keeper) call(ctx context.Context, r *launch.Request, files []*os.File) 
 		if r.Spec == nil {
 			return a, nil, &launch.Refused{Code: launch.CodeInvalid, Reason: "there is nothing to check"}
 		}
-		checks, err := k.checks(ctx, r.Spec, files[0])
+		checks, err := k.checks(ctx, r.Spec, files[0], r.As)
 		return launch.Answer{Checks: checks}, nil, err
 	case launch.CallAttest:
 		at, err := k.attest(ctx, files[0], r.Want)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -28,6 +29,9 @@ type file struct {
 	at   *os.File // O_PATH: what the answers are about
 	real string
 	pin  *become.Pin
+
+	unseen error  // where one of the places could not be looked at
+	unfit  string // a file of that name that cannot be executed
 }
 
 func (f *file) close() {
@@ -74,6 +78,9 @@ func (f *file) find() error {
 		}
 		fd, err := unix.Open(c, unix.O_PATH|unix.O_CLOEXEC, 0)
 		if err != nil {
+			if f.unseen == nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) {
+				f.unseen = &os.PathError{Op: "open", Path: c, Err: err}
+			}
 			continue
 		}
 		at := os.NewFile(uintptr(fd), c)
@@ -82,6 +89,7 @@ func (f *file) find() error {
 			f.at = at
 			return f.hold(fd, &st)
 		}
+		f.unfit = c
 		_ = at.Close() // O_PATH
 	}
 	return fmt.Errorf("no command %q is found", f.name)

@@ -76,30 +76,41 @@ func TestChecks(t *testing.T) {
 	ghost.Account, forbidden.Env = "no-such-account", map[string]string{"LD_PRELOAD": "/x"}
 	late := spec("x", "/bin/true")
 	late.Started = 1
+	nowhere := spec("x", "/bin/true")
+	nowhere.Dir = "/no/such/dir"
+	uid, asAgent, asOther := func(n uint32) *uint32 { return &n }, uint32(agentUID), uint32(jobUID)
+	const well = "launcher: requester: account: limits: dir: command:"
 	for _, c := range []struct {
 		name string
 		own  bool
+		as   *uint32
 		s    launch.Spec
 		want string
 	}{
-		{"all is well", true, spec("x", "/bin/true"), "launcher: requester: account: limits:"},
-		{"not a requester", false, spec("x", "/bin/true"), "launcher: requester: account: limits:limits.refused"},
-		{"no such account", true, ghost, "launcher: requester: account:account.missing"},
-		{"what the limits refuse", true, forbidden, "launcher: requester: account: limits:limits.refused"},
-		{"another process", true, late, "launcher: requester:caller.forbidden"},
+		{"all is well", true, nil, spec("x", "/bin/true"), well},
+		{"not a requester", false, nil, spec("x", "/bin/true"), "launcher: requester: account: limits:limits.refused dir: command:"},
+		{"as if a requester asked", false, uid(asAgent), spec("x", "/bin/true"), well},
+		{"as if another asked", true, uid(asOther), spec("x", "/bin/true"), "launcher: requester: account: limits:limits.refused dir: command:"},
+		{"no such account", true, nil, ghost, "launcher: requester: account:account.missing"},
+		{"what the limits refuse", true, nil, forbidden, "launcher: requester: account: limits:limits.refused dir: command:"},
+		{"another process", true, nil, late, "launcher: requester:caller.forbidden"},
+		{"no such directory", true, nil, nowhere, "launcher: requester: account: limits: dir:chdir.failed command:"},
+		{"no such command", true, nil, spec("x", "/no/such"), "launcher: requester: account: limits: dir: command:exec.not_found"},
+		{"none of the name in PATH", true, nil, spec("x", "no-such-command"), "launcher: requester: account: limits: dir: command:exec.not_found"},
+		{"a file that is no program", true, nil, spec("x", "/etc/passwd"), "launcher: requester: account: limits: dir: command:exec.forbidden"},
 	} {
 		conn := agent
 		if !c.own {
 			conn = other
 		}
-		checks, err := b.launcher.Check(b.ctx(), conn, c.s)
+		checks, err := b.launcher.Check(b.ctx(), conn, c.s, c.as)
 		if err != nil {
 			t.Errorf("%s: %v", c.name, err)
 		}
 		var got []string
 		for _, step := range checks {
 			got = append(got, step.Step+":"+step.Code)
-			if (step.Code == "") != (step.Reason == "") {
+			if (step.Code == "") != (step.Reason == "") || (step.Code == "") != (step.Found != "") || step.Unseen {
 				t.Errorf("%s: %+v", c.name, step)
 			}
 		}
@@ -107,7 +118,7 @@ func TestChecks(t *testing.T) {
 	}
 	bad := spec("x", "/bin/true")
 	bad.Dir = "relative"
-	_, err := b.launcher.Check(b.ctx(), agent, bad)
+	_, err := b.launcher.Check(b.ctx(), agent, bad, nil)
 	refusal(t, err, launch.CodeInvalid)
 	if jobs, err := b.launcher.Jobs(b.ctx(), ""); err != nil || len(jobs) > 0 {
 		t.Errorf("jobs: %+v, %v", jobs, err)

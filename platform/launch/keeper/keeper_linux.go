@@ -44,6 +44,7 @@ type keeper struct {
 	life     context.Context // ends when the launcher is to end
 	naming   atomic.Int32    // questions about names that were not answered yet
 	jobsDone sync.WaitGroup
+	looking  atomic.Int32 // looks for a command that have not ended
 	texts    atomic.Int64 // octets of the scripts and stdins of running jobs
 
 	startMu sync.Mutex // held while a job is entered and its start record written
