@@ -132,6 +132,7 @@ func (c *checker) build(file, place string, e *rawClient) Client {
 		SubjectRequired: e.SubjectRequired,
 		Object:          json.RawMessage(e.Object),
 		File:            file,
+		Line:            c.doc.Line(place),
 	}
 	client.Subjects.OwnName = !c.doc.Has(place + ".subjects.users")
 	if e.Subject != nil {

@@ -142,6 +142,7 @@ type Client struct {
 	Object  json.RawMessage
 
 	File string // where the entry was written
+	Line int    // of its beginning
 }
 
 // Allows reports whether the entry's may list has the word.

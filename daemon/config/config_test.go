@@ -116,7 +116,7 @@ func TestFull(t *testing.T) {
 	want := Client{
 		Name: "opcon-lsam", Match: Match{User: "opcon"}, Realms: []string{"opcon"}, May: []string{"authorize", "launch"},
 		Subjects:   Subjects{Users: []string{"*"}, Roles: []string{}, Privileged: []string{}},
-		BatchUsers: []string{"payroll*"}, File: "testdata/full.yaml",
+		BatchUsers: []string{"payroll*"}, File: "testdata/full.yaml", Line: 29,
 	}
 	if len(full.Clients) != 1 || !reflect.DeepEqual(full.Clients[0], want) {
 		t.Errorf("got clients %+v, want %+v", full.Clients, want)

@@ -157,6 +157,16 @@ func (d *Document) Has(place string) bool {
 	return ok
 }
 
+// Line is the line of the value at place, or of the nearest part of it that
+// the document has; 0 when there is none.
+func (d *Document) Line(place string) int {
+	i, _ := d.find(place)
+	if int(i) >= len(d.nodes) {
+		return 0
+	}
+	return int(d.nodes[i].line)
+}
+
 // Fault adds a fault at place, which is written as "users.JDOE/DEPT.rows[3].name".
 // Where the document has no such place the fault carries the position of the
 // nearest part of it that exists.
