@@ -64,6 +64,8 @@ type Record struct {
 
 	Job *Job `json:"job,omitempty"`
 
+	ForClient string `json:"for_client,omitempty"` // of a DryRun: the client entry that was asked about, where that is not Client
+
 	HostKey *HostKey `json:"host_key,omitempty"`
 
 	Changed []string `json:"changed,omitempty"` // paths in Vault

@@ -25,108 +25,137 @@ const (
 	stepLauncher  = "launcher"   // can the launcher be asked
 )
 
-// steps are what a dry run has found so far.
-type steps struct{ wire.DryRun }
+// dryRun is one that is going on, and what it has found so far.
+type dryRun struct {
+	wire.DryRun
+	body   *wire.Launch
+	record *audit.Record
+	judged caller  // whose launch it would be
+	anyone bool    // an operator's who is no client: the client entry's bounds do not apply
+	as     *uint32 // the uid of a client that is supposed, for the launcher; nil: the caller's own
+	hidden bool    // the uid of the client that is supposed is not known
+}
 
-// note adds a step, and reports whether it is passed.
-func (s *steps) note(step string, refusal *wire.Problem) bool {
+// note adds a step, and reports whether it is passed. Where it is explained, found says what a step that is passed has
+// found.
+func (d *dryRun) note(step string, refusal *wire.Problem, found string) bool {
 	c := wire.Check{Step: step, OK: refusal == nil}
-	if refusal != nil {
+	switch {
+	case refusal != nil:
 		c.Code, c.Detail = refusal.Code, refusal.Detail
-		if s.Code == "" {
-			s.Code = refusal.Code
+		if d.Code == "" {
+			d.Code = refusal.Code
 		}
+	case d.Explained != nil:
+		c.Detail = found
 	}
-	s.Checks = append(s.Checks, c)
+	d.Checks = append(d.Checks, c)
 	return c.OK
 }
 
 // DryRun goes through every step of a launch short of starting it, also past
 // one that is not passed. For clients that may authorize, and operators. A
 // step that another one must have passed for it is not there.
-func (b *Broker) DryRun(ctx context.Context, p *peer.Connection, conn *net.UnixConn, body *wire.Launch) (wire.DryRun, error) {
-	c := b.identifyAfresh(ctx, p)
+//
+// With explain it says what each step found and what the answer rests on: for
+// operators, and clients that may explain. With client, as if that client had
+// asked.
+func (b *Broker) DryRun(ctx context.Context, p *peer.Connection, conn *net.UnixConn, body *wire.Launch, explain bool, client string) (wire.DryRun, error) {
+	cs := b.callers.Load()
+	want := cs.want(&p.Peer)
+	want.Program = want.Program || explain // who asked is part of the explanation
+	c := b.identifyBy(ctx, cs, p, want, want.Program || want.SHA256)
 	record := b.record(audit.DryRun, &c, body.Realm, body.Subject, body.BatchUser)
-	anyone := c.operator && c.client == nil
-	if refusal := mayAsk(&c, false, anyone); refusal != nil {
+	d := &dryRun{body: body, record: record, judged: c, anyone: c.operator && c.client == nil}
+	if refusal := mayAsk(&c, explain, d.anyone || explain && c.operator); refusal != nil {
 		return wire.DryRun{}, b.refuse(record, refusal)
 	}
-	var s steps
-	s.note(stepCaller, c.mayDo(config.MayLaunch))
-	planned := c
-	if anyone {
+	unfit := c.mayDo(config.MayLaunch)
+	if explain {
+		var refusal *wire.Problem
+		if unfit, refusal = b.suppose(d, &c, client); refusal != nil {
+			return wire.DryRun{}, b.refuse(record, refusal)
+		}
+		b.explainCaller(d, &c)
+	}
+	d.note(stepCaller, unfit, d.whoAsks())
+	planned := d.judged
+	if d.anyone {
 		planned.client = &config.Client{Name: "operator"} // whose jobs there are none
 	}
 	spec, refusal := b.plan(&planned, body)
-	sound := s.note(stepRequest, refusal)
-	if sound && !anyone {
-		b.noteID(ctx, &s, spec)
+	sound := d.note(stepRequest, refusal, "well formed")
+	if sound && !d.anyone && (c.operator || d.record.ForClient == "") { // another client's jobs are not a client's to know
+		b.noteID(ctx, d, spec)
 	}
-	s.note(stepMachine, b.suspended())
-	a := b.dryDecide(&s, &c, body, anyone, record)
+	d.note(stepMachine, b.suspended(), "jobs are being started on machine "+b.Config.Machine)
+	a := b.dryDecide(d)
 	if sound && a.user != nil {
 		spec.Started = c.peer.Started
 		runAs(&spec, a.user.BatchUser)
-		b.noteLauncher(ctx, &s, conn, spec)
+		b.noteLauncher(ctx, d, conn, spec)
 	}
-	s.DecisionID, s.Start = record.DecisionID, s.Code == ""
-	record.Code = s.Code
-	if s.Start {
+	d.DecisionID, d.Start = record.DecisionID, d.Code == ""
+	record.Code = d.Code
+	if d.Start {
 		record.Verdict = audit.Allow
 	}
 	if err := b.Audit.Append(record); err != nil {
 		b.Log.Error("dry run refused: its audit record cannot be written", "err", err)
 		return wire.DryRun{}, wire.NewProblem(wire.AuditUnavailable, "the decision could not be written down, so it is not given")
 	}
-	return s.DryRun, nil
+	return d.DryRun, nil
 }
 
 // noteID looks whether the request was made before: then it gets that job.
-func (b *Broker) noteID(ctx context.Context, s *steps, spec launch.Spec) {
+func (b *Broker) noteID(ctx context.Context, d *dryRun, spec launch.Spec) {
 	job, found, err := b.askedBefore(ctx, spec)
 	refusal, _ := err.(*wire.Problem)
-	s.note(stepID, refusal)
+	d.note(stepID, refusal, "not used before")
 	if found {
-		s.Checks[len(s.Checks)-1].Detail = "the same request was granted before: the answer would be its job, which is " + job.State
+		d.Checks[len(d.Checks)-1].Detail = "the same request was granted before: the answer would be its job, which is " + job.State
 	}
 }
 
 // dryDecide is decide in its single steps.
-func (b *Broker) dryDecide(s *steps, c *caller, body *wire.Launch, anyone bool, record *audit.Record) (a answer) {
+func (b *Broker) dryDecide(d *dryRun) (a answer) {
+	c, body := &d.judged, d.body
 	q := ask{
-		realm: body.Realm, subject: body.Subject, object: body.Object, batchUser: body.BatchUser, use: toLaunch, anyone: anyone,
+		realm: body.Realm, subject: body.Subject, object: body.Object, batchUser: body.BatchUser, use: toLaunch, anyone: d.anyone,
+		explain: d.Explained != nil,
 	}
-	if !s.note(stepRealm, b.entered(c, q)) {
+	if !d.note(stepRealm, b.entered(c, q), b.realmWords(d)) {
 		return a
 	}
 	request, refusal := parseRequest(q)
 	if refusal != nil {
-		s.note(stepPolicy, refusal)
+		d.note(stepPolicy, refusal, "")
 		return a
 	}
 	v := b.view.Load()
 	inForce, refusal := b.policyFor(v, q.realm)
-	documented := s.note(stepDocument, refusal)
-	spoken := anyone
-	if documented && !anyone {
-		spoken = s.note(stepSubject, c.maySpeakFor(request.Subject, inForce.engine))
+	documented := d.note(stepDocument, refusal, b.documentWords(d, v))
+	spoken := d.anyone
+	if documented && !d.anyone {
+		spoken = d.note(stepSubject, c.maySpeakFor(request.Subject, inForce.engine), d.subjectWords())
 	}
 	u, refusal := b.find(c, v, q, b.Config.Realms[q.realm].Model, body.BatchUser)
-	if !s.note(stepBatchUser, refusal) || !documented || !spoken {
+	if !d.note(stepBatchUser, refusal, b.userWords(d, v)) || !documented || !spoken {
 		if refusal == nil {
 			a.user = u // the launcher can still be asked
 		}
 		return a
 	}
-	a = b.decide(c, q, record)
+	a = b.decide(c, q, d.record)
 	refusal = a.refusal
 	if _, allowed := a.decision.Grant(); refusal == nil && !allowed {
 		refusal = b.denial(&a)
-		if anyone || c.operator || c.client.Allows(config.MayExplain) {
+		if d.anyone || d.Explained != nil || c.operator || c.client.Allows(config.MayExplain) {
 			refusal.Detail = a.decision.Reason
 		}
 	}
-	s.note(stepPolicy, refusal)
+	d.note(stepPolicy, refusal, a.decision.Rule+": "+a.decision.Reason)
+	b.explainDecision(d, &a)
 	a.user = u
 	return a
 }
@@ -140,10 +169,15 @@ func (b *Broker) entered(c *caller, q ask) *wire.Problem {
 }
 
 // noteLauncher asks the launcher, which has the host owner's limits.
-func (b *Broker) noteLauncher(ctx context.Context, s *steps, conn *net.UnixConn, spec launch.Spec) {
-	checks, err := b.Launcher.Check(ctx, conn, spec, nil)
+func (b *Broker) noteLauncher(ctx context.Context, d *dryRun, conn *net.UnixConn, spec launch.Spec) {
+	if d.hidden {
+		d.note(stepLauncher, nil, "not asked about account, limits, directory and command: the client entry does not say which user asks, and limits.yaml decides by that (requesters)")
+		d.Checks[len(d.Checks)-1].Unseen = true
+		return
+	}
+	checks, err := b.Launcher.Check(ctx, conn, spec, d.as)
 	if err != nil {
-		s.note(stepLauncher, b.problemOf(err))
+		d.note(stepLauncher, b.problemOf(err), "")
 		return
 	}
 	for _, check := range checks {
@@ -151,6 +185,14 @@ func (b *Broker) noteLauncher(ctx context.Context, s *steps, conn *net.UnixConn,
 		if check.Code != "" {
 			refusal = &wire.Problem{Code: check.Code, Detail: check.Reason} // a failed job's code may be no problem's
 		}
-		s.note(check.Step, refusal)
+		d.note(check.Step, refusal, check.Found)
+		last := &d.Checks[len(d.Checks)-1]
+		if last.Unseen = check.Unseen; check.Unseen {
+			last.Detail = check.Found
+		}
+	}
+	if spec.PAM != "" && d.Explained != nil {
+		d.Checks = append(d.Checks, wire.Check{Step: "pam", OK: true, Unseen: true,
+			Detail: "not asked: whether the PAM service " + spec.PAM + " lets the account in shows when the job starts"})
 	}
 }

@@ -210,12 +210,8 @@ func (b *Broker) Whoami(ctx context.Context, p *peer.Connection) wire.Whoami {
 	want := cs.want(&p.Peer)
 	want.Program = true
 	c := b.identifyBy(ctx, cs, p, want, false)
-	at := &c.peer
 	w := wire.Whoami{
-		Peer: wire.Peer{
-			PID: at.PID, UID: at.UID, GID: at.GID, Groups: at.Groups, User: c.user, Attested: c.attested,
-			Exe: at.Exe, NoExe: at.NoExe, SHA256: at.SHA256, NoSHA256: at.NoSHA256, Unit: at.Unit,
-		},
+		Peer:     c.wirePeer(),
 		Operator: c.operator, Entries: c.looked, Version: b.Version, API: wire.API, Features: b.features(),
 	}
 	switch refusal := c.known(); {
@@ -227,4 +223,13 @@ func (b *Broker) Whoami(ctx context.Context, p *peer.Connection) wire.Whoami {
 		w.Client, w.May, w.Realms = c.client.Name, c.client.May, c.client.Realms
 	}
 	return w
+}
+
+// wirePeer is who the system says is asking.
+func (c *caller) wirePeer() wire.Peer {
+	at := &c.peer
+	return wire.Peer{
+		PID: at.PID, UID: at.UID, GID: at.GID, Groups: at.Groups, User: c.user, Attested: c.attested,
+		Exe: at.Exe, NoExe: at.NoExe, SHA256: at.SHA256, NoSHA256: at.NoSHA256, Unit: at.Unit,
+	}
 }

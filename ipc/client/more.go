@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"encoding/json"
 	"io"
 	"net/http"
 	"net/url"
@@ -15,6 +16,17 @@ import (
 // error.
 func (c *Client) DryRun(ctx context.Context, l wire.Launch) (*wire.DryRun, error) {
 	return post[wire.DryRun](ctx, c, "/v1/jobs?dry_run=1", l)
+}
+
+// Explain goes through every step of a launch like DryRun and says what each found, for operators and clients that may
+// explain. The launch is its body as JSON, which the service judges as it is. With a client's name it is as if that
+// client asked.
+func (c *Client) Explain(ctx context.Context, launch json.RawMessage, client string) (*wire.DryRun, error) {
+	q := url.Values{"dry_run": {"1"}, "explain": {"1"}}
+	if client != "" {
+		q.Set("client", client)
+	}
+	return post[wire.DryRun](ctx, c, "/v1/jobs?"+q.Encode(), launch)
 }
 
 // Forget removes an ended job and its output before its time; its ID can be used again then.

@@ -93,7 +93,7 @@ func (h *heard) Signal(_ context.Context, _ *peer.Connection, _ string, body *wi
 	return j, nil
 }
 func (h *heard) Forget(context.Context, *peer.Connection, string) error { return nil }
-func (h *heard) DryRun(_ context.Context, _ *peer.Connection, _ *net.UnixConn, body *wire.Launch) (d wire.DryRun, err error) {
+func (h *heard) DryRun(_ context.Context, _ *peer.Connection, _ *net.UnixConn, body *wire.Launch, _ bool, _ string) (d wire.DryRun, err error) {
 	h.hear(body)
 	return d, nil
 }

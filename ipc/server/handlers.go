@@ -61,6 +61,11 @@ func (s *Server) launch(c *call) error {
 	if dry {
 		return s.dryRun(c)
 	}
+	for _, name := range []string{"explain", "client"} {
+		if c.r.URL.RawQuery != "" && c.r.URL.Query().Has(name) {
+			return wire.Invalid(name, name+" is for dry_run=1; nothing was started")
+		}
+	}
 	var body wire.Launch
 	if err := c.read(&body); err != nil {
 		return err

@@ -10,11 +10,19 @@ import (
 
 // dryRun answers a launch that is not meant.
 func (s *Server) dryRun(c *call) error {
+	explain, err := c.flag("explain")
+	if err != nil {
+		return err
+	}
+	client := c.r.URL.Query().Get("client")
+	if client != "" && !explain {
+		return wire.Invalid("client", "what would happen if another client asked is explained only: give explain=1 too")
+	}
 	var body wire.Launch
 	if err := c.read(&body); err != nil {
 		return err
 	}
-	return c.reply(s.broker.DryRun(c.r.Context(), c.peer, c.conn, &body))
+	return c.reply(s.broker.DryRun(c.r.Context(), c.peer, c.conn, &body, explain, client))
 }
 
 func (s *Server) forget(c *call) error {

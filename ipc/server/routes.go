@@ -130,7 +130,7 @@ func (s *Server) handle(r route) http.HandlerFunc {
 // queries are the members that a call's query may have.
 var queries = map[string][]string{
 	"POST /v1/authorize":                {"explain"},
-	"POST /v1/jobs":                     {"dry_run"},
+	"POST /v1/jobs":                     {"dry_run", "explain", "client"},
 	"GET /v1/jobs":                      {"state", "since", "label", "after", "limit"},
 	"GET /v1/jobs/{id}":                 {"wait"},
 	"GET /v1/jobs/{id}/output/{stream}": {"offset", "limit", "tail", "follow", "subject", "object"},

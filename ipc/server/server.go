@@ -51,7 +51,7 @@ type Broker interface {
 	Output(ctx context.Context, p *peer.Connection, id, stream string, subject wire.Subject, object json.RawMessage) (*os.File, error)
 	Signal(ctx context.Context, p *peer.Connection, id string, body *wire.Signal) (wire.Job, error)
 	Forget(ctx context.Context, p *peer.Connection, id string) error
-	DryRun(ctx context.Context, p *peer.Connection, conn *net.UnixConn, body *wire.Launch) (wire.DryRun, error)
+	DryRun(ctx context.Context, p *peer.Connection, conn *net.UnixConn, body *wire.Launch, explain bool, client string) (wire.DryRun, error)
 	Events(ctx context.Context, p *peer.Connection, after uint64, wait time.Duration) (wire.Events, error)
 	Sync(context.Context, *peer.Connection) (wire.Sync, error)
 	// Metrics is a page in Prometheus's text format.

@@ -56,20 +56,3 @@ func (s *Suspension) Words() string {
 	}
 	return text
 }
-
-// Check is one step of a launch, as a dry run went through it.
-type Check struct {
-	Step   string `json:"step"`
-	OK     bool   `json:"ok"`
-	Code   string `json:"code,omitempty"`   // why not
-	Detail string `json:"detail,omitempty"` // for people
-}
-
-// DryRun is the answer of POST /v1/jobs?dry_run=1: the steps of a launch in
-// their order, all of them, and what would have come of it.
-type DryRun struct {
-	Start      bool    `json:"start"`          // the job would be started
-	Code       string  `json:"code,omitempty"` // of the first step that would have refused it
-	Checks     []Check `json:"checks"`
-	DecisionID string  `json:"decision_id,omitempty"`
-}
