@@ -90,7 +90,7 @@ Exit codes: 0 yes; 1 no (denied, unhealthy); 64 usage; 69 the service does not a
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print data as JSON")
 	root.AddCommand(
 		a.statusCommand(), a.whoamiCommand(), a.syncCommand(), a.suspendCommand(), a.resumeCommand(),
-		a.runCommand(), a.authorizeCommand(), a.explainCommand(),
+		a.runCommand(), a.authorizeCommand(), a.explainCommand(), a.preflightCommand(),
 		a.batchUsersCommand(), a.retrieveCommand(),
 		a.jobsCommand(), a.outputCommand(), a.signalCommand(), a.auditCommand(), a.metricsCommand(),
 		a.configCommand(), a.policyCommand(), a.adminCommand(), a.setupCommand(), a.versionCommand(),

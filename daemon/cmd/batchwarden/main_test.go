@@ -80,6 +80,11 @@ func TestUsage(t *testing.T) {
 		{run("--object", "a=1", "--object", "a=2", "--", "x"), "--object a is given twice"},
 		{[]string{"authorize"}, "no realm is given"},
 		{[]string{"explain", "--object", "x", "--realm", "r"}, `--object "x" is not a member`},
+		{[]string{"explain", "--client", "c", "--realm", "r"}, "--client is for a whole launch"},
+		{[]string{"explain", "--realm", "r", "--as", "p", "--env", "A", "--", "x"}, `--env "A" is not a variable`},
+		{[]string{"explain", "--decision", "a b"}, "is not the id of a decision"},
+		{[]string{"preflight"}, "accepts 1 arg(s)"},
+		{[]string{"preflight", "/no/such/file"}, "no such file"},
 		{[]string{"retrieve", "payroll"}, "no realm is given"},
 		{[]string{"retrieve", "--realm", "r"}, "accepts 1 arg(s)"},
 		{[]string{"retrieve", "--realm", "r", "--json", "payroll"}, "a password is not printed as JSON"},
@@ -100,7 +105,7 @@ func TestNobodyListens(t *testing.T) {
 		{"run", "--realm", "r", "--as", "p", "--dry-run", "--", "x"},
 		{"run", "--realm", "r", "--as", "p", "--subject", "u", "--detach", "x", "-y"},
 		{"authorize", "--realm", "r"}, {"explain", "--realm", "r", "--as", "p", "--subject", "u", "--id", "1", "--", "x"},
-		{"retrieve", "--realm", "r", "--subject", "u", "payroll"},
+		{"retrieve", "--realm", "r", "--subject", "u", "payroll"}, {"preflight", "-"},
 	} {
 		code, out, errs := command(t, "", args...)
 		if code != 69 || out != "" || !strings.Contains(errs, "none.sock") || !strings.Contains(errs, "Is batchwardend running?") {

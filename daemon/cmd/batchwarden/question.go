@@ -104,52 +104,49 @@ func (q *question) asked(ctx context.Context, c *client.Client) (wire.Subject, e
 	return s, nil
 }
 
+// authorizeCommand takes run's other flags too, and the command, so that a run line can be asked about by changing one
+// word.
 func (a *app) authorizeCommand() *cobra.Command {
-	return a.decisionCommand("authorize", "Ask whether it is allowed; exit code 0 yes, 1 no", false)
-}
-
-func (a *app) explainCommand() *cobra.Command {
-	return a.decisionCommand("explain", "Ask like authorize, and why; for operators, and clients that may explain", true)
-}
-
-// decisionCommand makes authorize and explain. They take run's other flags too, and the command, so that a run line
-// can be asked about by changing one word.
-func (a *app) decisionCommand(name, short string, explain bool) *cobra.Command {
 	var q question
 	var action string
 	var l launch
 	cmd := &cobra.Command{
-		Use:   name + " --realm R [--subject U] [--as BATCH_USER] [--object K=V]... [-- COMMAND [ARG...]]",
-		Short: short,
+		Use:   "authorize --realm R [--subject U] [--as BATCH_USER] [--object K=V]... [-- COMMAND [ARG...]]",
+		Short: "Ask whether it is allowed; exit code 0 yes, 1 no",
 		RunE: a.ask(func(ctx context.Context, c *client.Client, _ []string) error {
-			if err := q.check(); err != nil {
-				return err
-			}
-			subject, err := q.asked(ctx, c)
-			if err != nil {
-				return err
-			}
-			object, err := q.object()
-			if err != nil {
-				return err
-			}
-			d, err := c.Authorize(ctx, wire.Authorize{Realm: q.realm, Subject: subject, Action: action, Object: object, BatchUser: q.as}, explain)
-			if err != nil {
-				return err
-			}
-			return a.answer(d, decisionText(d), d.Allowed)
+			return a.decide(ctx, c, &q, action, false)
 		}),
 	}
 	q.launchFlags(cmd)
 	cmd.Flags().StringVar(&action, "action", "", "what is asked for, in the model's words (default: launch)")
 	l.flags(cmd)
-	for _, ignored := range []string{"id", "dir", "env", "timeout", "stdio", "detach"} {
-		if err := cmd.Flags().MarkHidden(ignored); err != nil {
-			panic("batchwarden: " + err.Error())
-		}
-	}
+	hide(cmd, "id", "dir", "env", "timeout", "stdio", "detach", "dry-run")
 	cmd.Flags().SetInterspersed(false)
 	return cmd
+}
+
+// decide asks the policy, and shows what it says.
+func (a *app) decide(ctx context.Context, c *client.Client, q *question, action string, explain bool) error {
+	if err := q.check(); err != nil {
+		return err
+	}
+	subject, err := q.asked(ctx, c)
+	if err != nil {
+		return err
+	}
+	object, err := q.object()
+	if err != nil {
+		return err
+	}
+	d, err := c.Authorize(ctx, wire.Authorize{Realm: q.realm, Subject: subject, Action: action, Object: object, BatchUser: q.as}, explain)
+	if err != nil {
+		return err
+	}
+	text := decisionText(d)
+	if explain && action == "" && q.as != "" {
+		text += "\nOnly the policy was asked. With the command after -- the whole launch is explained.\n"
+	}
+	return a.answer(d, text, d.Allowed)
 }
 
 // decisionText is the trace, which ends with the rule and its reason, where there is one, and the verdict.

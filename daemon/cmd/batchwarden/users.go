@@ -11,15 +11,19 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"batchwarden/daemon/config"
 	"batchwarden/ipc/client"
 	"batchwarden/ipc/wire"
 )
 
 func (a *app) batchUsersCommand() *cobra.Command {
-	return &cobra.Command{
+	var file string
+	cmd := &cobra.Command{
 		Use:   "batch-users [NAME]",
 		Short: "List the batch users that you can see, or show one; never a password",
-		Args:  cobra.MaximumNArgs(1),
+		Long: `List the batch users that you can see, or show one, and who used it in the last 30 days: that is in the audit log, which
+root and the service's own user can read. Never a password.`,
+		Args: cobra.MaximumNArgs(1),
 		RunE: a.ask(func(ctx context.Context, c *client.Client, args []string) error {
 			if len(args) == 0 {
 				users, err := c.BatchUsers(ctx)
@@ -32,9 +36,18 @@ func (a *app) batchUsersCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.show(u, a.batchUserText(u))
+			v := usedUser{BatchUser: u}
+			if v.Used, err = a.usesOf(ctx, file, u.Name); err != nil {
+				if ctx.Err() != nil {
+					return err
+				}
+				v.Unknown = "Who used it is not shown: " + err.Error()
+			}
+			return a.show(v, a.batchUserText(u)+"\n"+v.text(a))
 		}),
 	}
+	cmd.Flags().StringVar(&file, "config", config.DefaultFile, "the service's configuration, which says where the audit log lies")
+	return cmd
 }
 
 func batchUsersText(users []wire.BatchUser) string {
