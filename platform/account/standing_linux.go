@@ -1,0 +1,3 @@
+package account
+
+func standingOf(name string) (Standing, error) { return shadowLine("/etc/shadow", name) }

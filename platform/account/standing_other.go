@@ -1,0 +1,5 @@
+//go:build !linux
+
+package account
+
+func standingOf(string) (Standing, error) { return Standing{}, errUnsupported }
