@@ -12,6 +12,7 @@ import (
 type Room struct {
 	Total, Free int64 // octets
 	Files       int64 // that can still be made; -1 where there is no such limit
+	ReadOnly    bool  // nothing on it can be changed
 }
 
 // Of is the room of the file system that path lies on. An error wraps

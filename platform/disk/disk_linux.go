@@ -12,7 +12,8 @@ func of(path string) (Room, error) {
 	if err := unix.Statfs(path, &s); err != nil {
 		return Room{}, err
 	}
-	r := Room{Total: int64(s.Blocks) * int64(s.Bsize), Free: int64(s.Bavail) * int64(s.Bsize), Files: -1}
+	r := Room{Total: int64(s.Blocks) * int64(s.Bsize), Free: int64(s.Bavail) * int64(s.Bsize), Files: -1,
+		ReadOnly: s.Flags&unix.ST_RDONLY != 0}
 	if s.Files > 0 { // btrfs and others make inodes as they need them
 		r.Files = int64(s.Ffree)
 	}
