@@ -49,6 +49,9 @@ func FromFile(f *os.File) (*net.UnixListener, error) { return fromFile(f) }
 // could have put it there" wrap ErrOwner.
 func Dial(ctx context.Context, path string) (*net.UnixConn, error) { return dial(ctx, path, 0) }
 
+// Check says what Dial would say of the socket's owner and directory, and connects to nothing.
+func Check(path string) error { return check(path) }
+
 // DialOwn is Dial for a socket that may belong to root or to the caller itself: for the two halves of one program
 // when they run without root.
 func DialOwn(ctx context.Context, path string) (*net.UnixConn, error) {

@@ -149,39 +149,11 @@ func dial(ctx context.Context, path string, owners ...uint32) (*net.UnixConn, er
 	fail := func(err error) (*net.UnixConn, error) {
 		return nil, fmt.Errorf("localsock: dial %q: %w", path, err)
 	}
-	dir, name := filepath.Split(filepath.Clean(path))
-	if name == "" || name == "." || name == ".." {
-		return fail(unix.EINVAL)
-	}
-	if dir == "" {
-		dir = "."
-	}
-	dirfd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return fail(err)
-	}
-	defer unix.Close(dirfd)
-	var st unix.Stat_t
-	if err := unix.Fstat(dirfd, &st); err != nil {
-		return fail(err)
-	}
-	if err := checkDirStat(dir, &st, owners...); err != nil {
-		return fail(err)
-	}
-	fd, err := unix.Openat(dirfd, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	fd, err := find(path, owners)
 	if err != nil {
 		return fail(err)
 	}
 	defer unix.Close(fd)
-	if err := unix.Fstat(fd, &st); err != nil {
-		return fail(err)
-	}
-	switch {
-	case st.Mode&unix.S_IFMT != unix.S_IFSOCK:
-		return fail(errors.New("not a socket"))
-	case !among(st.Uid, owners):
-		return fail(fmt.Errorf("%w: the socket belongs to uid %d", ErrOwner, st.Uid))
-	}
 	var d net.Dialer
 	c, err := d.DialContext(ctx, "unix", "/proc/self/fd/"+strconv.Itoa(fd))
 	if err != nil {
@@ -192,6 +164,57 @@ func dial(ctx context.Context, path string, owners ...uint32) (*net.UnixConn, er
 		return fail(err)
 	}
 	return c.(*net.UnixConn), nil
+}
+
+func check(path string) error {
+	fd, err := find(path, []uint32{0})
+	if err == nil {
+		err = unix.Close(fd)
+	}
+	if err != nil {
+		return fmt.Errorf("localsock: %q: %w", path, err)
+	}
+	return nil
+}
+
+// find opens the socket itself, as a place and not as a connection, once it and its directory are seen to be one of
+// the owners'.
+func find(path string, owners []uint32) (fd int, err error) {
+	dir, name := filepath.Split(filepath.Clean(path))
+	if name == "" || name == "." || name == ".." {
+		return -1, unix.EINVAL
+	}
+	if dir == "" {
+		dir = "."
+	}
+	dirfd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(dirfd)
+	var st unix.Stat_t
+	if err := unix.Fstat(dirfd, &st); err != nil {
+		return -1, err
+	}
+	if err := checkDirStat(dir, &st, owners...); err != nil {
+		return -1, err
+	}
+	fd, err = unix.Openat(dirfd, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	err = unix.Fstat(fd, &st)
+	switch {
+	case err != nil:
+	case st.Mode&unix.S_IFMT != unix.S_IFSOCK:
+		err = errors.New("not a socket")
+	case !among(st.Uid, owners):
+		err = fmt.Errorf("%w: the socket belongs to uid %d", ErrOwner, st.Uid)
+	}
+	if err != nil {
+		return -1, errors.Join(err, unix.Close(fd))
+	}
+	return fd, nil
 }
 
 func dup(c syscall.Conn, name string) (*os.File, error) {

@@ -140,8 +140,14 @@ func TestDial(t *testing.T) {
 	if _, err := Dial(t.Context(), path); !errors.Is(err, ErrOwner) {
 		t.Errorf("somebody else's socket: %v", err)
 	}
-	if err := errors.Join(os.Chown(path, 0, -1), os.Chown(filepath.Dir(path), 4242, -1)); err != nil {
+	if err := Check(path); !errors.Is(err, ErrOwner) {
+		t.Errorf("somebody else's socket, looked at: %v", err)
+	}
+	if err := errors.Join(os.Chown(path, 0, -1), Check(path), os.Chown(filepath.Dir(path), 4242, -1)); err != nil {
 		t.Fatal(err)
+	}
+	if err := Check(path); !errors.Is(err, ErrOwner) {
+		t.Errorf("in somebody else's directory, looked at: %v", err)
 	}
 	if _, err := Dial(t.Context(), path); !errors.Is(err, ErrOwner) {
 		t.Errorf("in somebody else's directory: %v", err)

@@ -20,6 +20,8 @@ func makeDir(string, fs.FileMode, int) error { return errUnsupported }
 
 func fromFile(*os.File) (*net.UnixListener, error) { return nil, errUnsupported }
 
+func check(string) error { return errUnsupported }
+
 func dial(context.Context, string, ...uint32) (*net.UnixConn, error) { return nil, errUnsupported }
 
 func dup(syscall.Conn, string) (*os.File, error) { return nil, errUnsupported }
