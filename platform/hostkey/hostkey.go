@@ -45,6 +45,9 @@ type Key struct {
 type Places struct {
 	TPM         string // "/dev/tpmrm0"; or a socket that speaks for a TPM, as "unix:PATH"
 	Credentials string // $CREDENTIALS_DIRECTORY
+
+	// Owners may own the file of a key beside ourselves and root: for root, who looks whether another user's opens.
+	Owners []uint32
 }
 
 // Open is Places.Open at the usual places.
@@ -141,7 +144,7 @@ func (p Places) parse(spec string) (*source, error) {
 	var unsupported error
 	switch {
 	case kind == KeyFile && path != "":
-		s.read = func(kek *lockmem.Buffer) error { return readFile(path, ownFile, kek) }
+		s.read = func(kek *lockmem.Buffer) error { return readFile(path, p.ownFile(), kek) }
 		s.write = func(kek, _ *lockmem.Buffer, owner *Owner) error { return writeFile(path, kek.Bytes(), owner) }
 	case spec == Credential:
 		dir := p.credentials()
@@ -149,11 +152,11 @@ func (p Places) parse(spec string) (*source, error) {
 		s.read = func(kek *lockmem.Buffer) error { return readCredential(dir, kek) }
 	case kind == TPM2 && path != "":
 		unsupported = haveTPM()
-		s.read = func(kek *lockmem.Buffer) error { return readBox(path, kek, p.unseal) }
+		s.read = func(kek *lockmem.Buffer) error { return readBox(path, p.ownFile(), kek, p.unseal) }
 		s.write = func(kek, room *lockmem.Buffer, owner *Owner) error { return writeBox(path, kek, room, owner, p.seal) }
 	case kind == DPAPI && path != "":
 		unsupported = haveDPAPI()
-		s.read = func(kek *lockmem.Buffer) error { return readBox(path, kek, unprotect) }
+		s.read = func(kek *lockmem.Buffer) error { return readBox(path, p.ownFile(), kek, unprotect) }
 		s.write = func(kek, room *lockmem.Buffer, owner *Owner) error { return writeBox(path, kek, room, owner, protect) }
 	default:
 		return nil, fmt.Errorf("hostkey: %q is no key; one of keyfile:PATH, credential, tpm2:PATH, dpapi:PATH is", spec)

@@ -18,6 +18,13 @@ const maxBox = 4096
 // ownFile is whose a key's file may be and who may read it.
 var ownFile = safefile.Rules{Self: true, Mode: 0o400}
 
+// ownFile is ownFile, and whom the caller adds.
+func (p Places) ownFile() safefile.Rules {
+	r := ownFile
+	r.Owners = p.Owners
+	return r
+}
+
 // readFile reads a key that lies in a file as it is.
 func readFile(path string, rules safefile.Rules, kek *lockmem.Buffer) (err error) {
 	f, err := safefile.Open(path, rules)
@@ -63,8 +70,8 @@ func writeFile(path string, text []byte, owner *Owner) error {
 }
 
 // readBox reads a sealed key and opens it.
-func readBox(path string, kek *lockmem.Buffer, open func(box []byte, kek *lockmem.Buffer) error) error {
-	box, err := safefile.Read(path, maxBox, ownFile)
+func readBox(path string, rules safefile.Rules, kek *lockmem.Buffer, open func(box []byte, kek *lockmem.Buffer) error) error {
+	box, err := safefile.Read(path, maxBox, rules)
 	if err != nil {
 		return err
 	}
