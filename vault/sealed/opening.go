@@ -203,6 +203,9 @@ func (s *Store) keysOf(puts []*put) map[uint64][]byte {
 	return keys
 }
 
+// byGeneration is the order that makes pieces long.
+func byGeneration(a, b *put) int { return cmp.Compare(a.generation, b.generation) }
+
 // Entries returns every entry, in no order, with its head opened and checked. Confirmed is for the caller to fill,
 // in a copy. An entry whose head does not open or is not its own is left out and becomes a fault.
 func (s *Store) Entries(ctx context.Context) ([]*snapshot.Held, error) {
@@ -216,7 +219,7 @@ func (s *Store) Entries(ctx context.Context) ([]*snapshot.Held, error) {
 		all = append(all, p)
 	}
 	s.mu.RUnlock()
-	slices.SortFunc(all, func(a, b *put) int { return cmp.Compare(a.generation, b.generation) }) // which makes pieces long
+	slices.SortFunc(all, byGeneration)
 	o, err := s.ring.openAll(ctx, s.keysOf(all), all, false)
 	if err != nil {
 		return nil, fmt.Errorf("sealed: %w", err)
