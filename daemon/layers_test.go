@@ -27,6 +27,8 @@ platform/localsock     :
 platform/peer          :
 platform/boottime      :
 platform/disk          :
+platform/kernel        :
+platform/process       :
 platform/heap          :
 platform/hostkey       : platform/lockmem platform/safefile
 platform/hostkey/mint  : platform/hostkey platform/lockmem platform/safefile
@@ -41,12 +43,14 @@ vault/errand   : vault/sealed vault/snapshot
 vault/remote   : vault/documents vault/errand vault/sealed vault/snapshot
 vault/refresh  : vault/errand vault/sealed vault/snapshot platform/lockmem
 vault/admin    : vault/documents
+vault/probe    :
 
 ipc/wire   :
 ipc/client : ipc/wire platform/localsock
 ipc/server : ipc/wire platform/localsock platform/lockmem platform/peer
 
 daemon/version            :
+daemon/doctor             :
 daemon/strict             :
 daemon/policy             :
 daemon/policy/automic     : daemon/policy daemon/strict
@@ -60,7 +64,7 @@ daemon/metrics            : daemon/audit daemon/broker ipc/wire platform/lockmem
 daemon                    : daemon/audit daemon/broker daemon/config daemon/metrics daemon/policy ipc/server ipc/wire platform/boottime platform/heap platform/hostkey platform/launch platform/lockmem platform/localsock platform/peer platform/safefile vault/errand vault/refresh vault/sealed vault/snapshot
 
 daemon/cmd/batchwardend         : daemon daemon/config daemon/version daemon/policy daemon/policy/automic daemon/policy/stonebranch daemon/policy/opcon platform/service
-daemon/cmd/batchwarden          : daemon/audit daemon/config daemon/version daemon/policy daemon/policy/automic daemon/policy/stonebranch daemon/policy/opcon daemon/strict ipc/client ipc/wire platform/account platform/hostkey platform/hostkey/mint platform/launch/keeper platform/lockmem vault/admin vault/documents vault/snapshot
+daemon/cmd/batchwarden          : daemon/audit daemon/config daemon/doctor daemon/version daemon/policy daemon/policy/automic daemon/policy/stonebranch daemon/policy/opcon daemon/strict ipc/client ipc/wire platform/account platform/account/nss platform/disk platform/hostkey platform/hostkey/mint platform/kernel platform/launch/keeper platform/localsock platform/lockmem platform/process platform/safefile vault/admin vault/documents vault/errand vault/probe vault/sealed vault/snapshot
 daemon/cmd/batchwarden-launcher : daemon/config daemon/limits daemon/version platform/account/nss platform/launch/become platform/launch/keeper platform/pam platform/service
 daemon/cmd/batchwarden-sync     : daemon/config vault/errand vault/remote vault/sealed vault/snapshot platform/confine platform/lockmem
 
