@@ -54,9 +54,9 @@ func advice(err error, code int) string {
 	case errors.Is(err, client.ErrOwner):
 		return "Nothing was sent: somebody else than root could have put that socket there. Name the right one with --socket."
 	case errors.Is(err, client.ErrUnreachable) && errors.Is(err, fs.ErrNotExist):
-		return "Is batchwardend running? If its socket is elsewhere, name it with --socket or BATCHWARDEN_SOCKET."
+		return "Is batchwardend running? If its socket is elsewhere, name it with --socket or BATCHWARDEN_SOCKET. batchwarden doctor looks for what is wrong."
 	case errors.Is(err, client.ErrUnreachable):
-		return "Is batchwardend running? Its log says why it does not answer."
+		return "Is batchwardend running? batchwarden doctor looks for what is wrong."
 	case code == exitUsage:
 		return "batchwarden --help, or --help after a command, shows how it is used."
 	}
