@@ -73,10 +73,21 @@ func (s *Session) Hold(pidfd *os.File) error { return s.s.hold(pidfd) }
 // Close ends the session and waits for that. An error says what its modules could not undo; the session is over.
 func (s *Session) Close() error { return s.s.close() }
 
-// Verify checks a password, which is what can be read from the file, to its end and without a line feed after it. It
-// is never in this program's memory. The error is nil when it is right; a *Refused when it is not (Denied), or when
-// nobody tried because the account is locked. Attempts count with modules that count them: do not repeat one. The file
-// remains the caller's.
-func (p Program) Verify(ctx context.Context, q Question, password *os.File) error {
+// Outcome is what came of a Verify.
+type Outcome int
+
+const (
+	Unsure  Outcome = iota // PAM may have tried the password, and did not say
+	Untried                // nobody did, and no attempt is counted anywhere
+	Wrong                  // PAM tried it, and it is not the account's
+	Right                  // PAM tried it, and it is
+)
+
+// Verify has PAM try a password, which is what can be read from the file, to its end and without a line feed after it. It
+// is never in this program's memory. The error says why the outcome is not Right; a *Refused where the account is the
+// reason why nobody tried: one that is missing, locked or expired, or with which failed attempts are counted already
+// (pam_faillock), is told before PAM is asked and before the password is read. Every other attempt counts with modules
+// that count them: do not repeat one. The file remains the caller's.
+func (p Program) Verify(ctx context.Context, q Question, password *os.File) (Outcome, error) {
 	return verify(ctx, string(p), q, password)
 }

@@ -141,22 +141,17 @@ func verdict(f []string) error {
 		}
 		return errAnswer
 	case f[0] == "failed" && len(f) == 2:
-		return fmt.Errorf("pam: %s", strings.ToValidUTF8(f[1], "?"))
+		return said(f[1])
 	}
 	return nil
 }
 
 // ask starts the program, and returns its answer, unless that is a no; then it has ended.
-func ask(ctx context.Context, path, what string, q Question, extra ...*os.File) (s *session, f []string, err error) {
-	if s, err = begin(ctx, path, what, q, extra...); err != nil {
+func ask(ctx context.Context, path, what string, q Question) (s *session, f []string, err error) {
+	if s, err = begin(ctx, path, what, q); err != nil {
 		return nil, nil, err
 	}
-	stop := context.AfterFunc(ctx, func() { _ = s.conn.SetDeadline(time.Now()) }) // it is closed below at the earliest
-	f, err = s.answer()
-	if !stop() && err == nil {
-		err = fmt.Errorf("pam: %w", context.Cause(ctx))
-	}
-	if err == nil {
+	if f, err = s.hear(ctx); err == nil {
 		err = verdict(f)
 	}
 	if err != nil {
@@ -164,6 +159,16 @@ func ask(ctx context.Context, path, what string, q Question, extra ...*os.File) 
 		return nil, nil, err
 	}
 	return s, f, nil
+}
+
+// hear is answer until ctx ends.
+func (s *session) hear(ctx context.Context) ([]string, error) {
+	stop := context.AfterFunc(ctx, func() { _ = s.conn.SetDeadline(time.Now()) }) // it is closed by our caller at the earliest
+	f, err := s.answer()
+	if !stop() && err == nil {
+		err = fmt.Errorf("pam: %w", context.Cause(ctx))
+	}
+	return f, err
 }
 
 func open(ctx context.Context, path string, q Question) (*Session, error) {
@@ -269,14 +274,34 @@ func (s *session) leave() error {
 	return nil
 }
 
-func verify(ctx context.Context, path string, q Question, password *os.File) error {
-	s, f, err := ask(ctx, path, "verify", q, password)
+func verify(ctx context.Context, path string, q Question, password *os.File) (Outcome, error) {
+	s, err := begin(ctx, path, "verify", q, password)
 	if err != nil {
-		return err
+		return Untried, err
 	}
-	if f[0] != "yes" {
-		s.kill()
-		return errAnswer
+	f, err := s.hear(ctx)
+	if err == nil {
+		err = verdict(f)
+		if err != nil && err != errAnswer {
+			s.kill()
+			return Untried, err
+		}
 	}
-	return s.leave()
+	outcome := Unsure
+	switch {
+	case err != nil:
+	case f[0] == "right" && len(f) == 1:
+		return Right, s.leave()
+	case f[0] == "wrong" && len(f) == 2:
+		outcome, err = Wrong, said(f[1])
+	case f[0] == "unsure" && len(f) == 2:
+		err = said(f[1])
+	default:
+		err = errAnswer
+	}
+	s.kill()
+	return outcome, err
 }
+
+// said is the error that PAM's words are.
+func said(text string) error { return fmt.Errorf("pam: %s", strings.ToValidUTF8(text, "?")) }

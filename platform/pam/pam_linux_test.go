@@ -2,6 +2,7 @@ package pam
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -337,35 +338,47 @@ func passwordFile(t *testing.T, text string) *os.File {
 
 func TestVerify(t *testing.T) {
 	furnished(t)
-	service(t, "hangs", "auth required pam_exec.so /bin/sleep 1000")
+	service(t, "hangs", "auth required pam_unix.so nodelay", "auth required pam_exec.so /bin/sleep 1000")
+	service(t, "rootok", "auth sufficient pam_rootok.so", "auth required pam_unix.so nodelay")
+	service(t, "closed", "auth requisite pam_nologin.so file=/etc/nologin", "auth required pam_unix.so nodelay")
+	put(t, "/etc/nologin", "closed for the night\n")
 	for _, c := range []struct {
-		user, password string
-		why            Why
-		asked          bool
+		service, user, password string
+		outcome                 Outcome
+		why                     Why
+		words                   string
+		asked                   bool
 	}{
-		{"payroll", right, "", true},
-		{"payroll", right + " ", Denied, true},
-		{"payroll", right + "\n", Denied, true},
-		{"nopassword", right, Denied, true},
-		{"ghost", right, Missing, true},
-		{"expired", right, "", true}, // the password is right; whether there may be a session is another question
-		{"locked", right, Locked, false},
+		{"batch", "payroll", right, Right, "", "", true},
+		{"batch", "payroll", right + " ", Wrong, "", "pam: password: Authentication failure", true},
+		{"batch", "payroll", right + "\n", Wrong, "", "", true},
+		{"batch", "nopassword", right, Untried, Locked, "no password on this host", false},
+		{"batch", "star", right, Untried, Locked, "no password on this host", false},
+		{"batch", "locked", right, Untried, Locked, "locked", false},
+		{"batch", "expired", right, Untried, Expired, "the account has expired", false},
+		{"batch", "tomorrow", right, Right, "", "", true},
+		{"batch", "oldpassword", right, Untried, Expired, "has to be changed", false},
+		{"batch", "ghost", right, Untried, Missing, "", false},
+		{"none", "payroll", right, Untried, "", `there is no service "none"`, false},
+		{"rootok", "payroll", "anything", Untried, "", "without asking for a password", false},
+		{"closed", "payroll", right, Untried, Denied, "closed for the night", false},
 	} {
 		put(t, witness, "")
-		err := program.Verify(t.Context(), Question{Service: "batch", User: c.user}, passwordFile(t, c.password))
+		outcome, err := program.Verify(t.Context(), Question{Service: c.service, User: c.user}, passwordFile(t, c.password))
 		refused, _ := errors.AsType[*Refused](err)
-		if c.why == "" && err != nil || c.why != "" && (refused == nil || refused.Why != c.why) {
-			t.Errorf("%s, %q: got %v", c.user, c.password, err)
+		if outcome != c.outcome || (err == nil) != (c.outcome == Right) || (refused != nil) != (c.why != "") || refused != nil && refused.Why != c.why ||
+			err != nil && !strings.Contains(err.Error(), c.words) {
+			t.Errorf("%s, %s, %q: got %v, %v", c.service, c.user, c.password, outcome, err)
 		}
 		if asked := told(t)[0] != ""; asked != c.asked {
-			t.Errorf("%s, %q: PAM was asked %v", c.user, c.password, asked)
+			t.Errorf("%s, %s, %q: PAM was asked %v", c.service, c.user, c.password, asked)
 		}
 	}
 	put(t, witness, "")
 	for _, text := range []string{"", strings.Repeat("x", 1025), strings.Repeat("x", 1<<20), right + "\x00"} {
-		err := program.Verify(t.Context(), Question{Service: "batch", User: "payroll"}, passwordFile(t, text))
-		if refused, _ := errors.AsType[*Refused](err); err == nil || refused != nil {
-			t.Errorf("a password of %d octets: got %v", len(text), err)
+		outcome, err := program.Verify(t.Context(), Question{Service: "batch", User: "payroll"}, passwordFile(t, text))
+		if refused, _ := errors.AsType[*Refused](err); outcome != Untried || err == nil || refused != nil {
+			t.Errorf("a password of %d octets: got %v, %v", len(text), outcome, err)
 		}
 	}
 	if got := told(t); got[0] != "" {
@@ -373,8 +386,50 @@ func TestVerify(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
-	if err := program.Verify(ctx, Question{Service: "hangs", User: "payroll"}, passwordFile(t, right)); !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("got %v", err)
+	if outcome, err := program.Verify(ctx, Question{Service: "hangs", User: "payroll"}, passwordFile(t, right)); outcome != Unsure || !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("got %v, %v", outcome, err)
+	}
+	if outcome, err := Program("/mnt/bin/none").Verify(t.Context(), Question{Service: "batch", User: "payroll"}, passwordFile(t, right)); outcome != Untried || !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("no program: got %v, %v", outcome, err)
+	}
+}
+
+// TestNoAttemptLocks: with an account that pam_faillock counts failures of, nothing is tried, so that what we do never is
+// the attempt that locks it.
+func TestNoAttemptLocks(t *testing.T) {
+	furnished(t)
+	const tally = "/var/run/faillock/payroll"
+	t.Cleanup(func() {
+		if err := os.Remove(tally); err != nil {
+			t.Error(err)
+		}
+	})
+	service(t, "counts", "auth required pam_faillock.so preauth deny=2", "auth [success=1 default=bad] pam_unix.so nodelay",
+		"auth [default=die] pam_faillock.so authfail deny=2", "auth optional pam_permit.so")
+	try := func(password string) (Outcome, error) {
+		return program.Verify(t.Context(), Question{Service: "counts", User: "payroll"}, passwordFile(t, password))
+	}
+	if outcome, err := try("wrong"); outcome != Wrong {
+		t.Fatalf("got %v, %v", outcome, err)
+	}
+	before, err := os.ReadFile(tally)
+	if err != nil || len(before) == 0 {
+		t.Fatalf("pam_faillock counted nothing: %v", err)
+	}
+	for range 3 {
+		outcome, err := try("wrong again")
+		if refused, _ := errors.AsType[*Refused](err); outcome != Untried || refused == nil || refused.Why != Locked || !strings.Contains(refused.Text, "1 failed attempts") {
+			t.Errorf("got %v, %v", outcome, err)
+		}
+	}
+	if after, err := os.ReadFile(tally); err != nil || !bytes.Equal(after, before) {
+		t.Errorf("more is counted than before: %v", err)
+	}
+	if out, err := exec.Command("faillock", "--user", "payroll", "--reset").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if outcome, err := try(right); outcome != Right {
+		t.Errorf("after a reset: got %v, %v", outcome, err)
 	}
 }
 
@@ -392,9 +447,9 @@ func TestNoCopyOfThePassword(t *testing.T) {
 	} {
 		put(t, "/mnt/copies", "")
 		service(t, "scan", "auth required /mnt/bin/pam_scan.so /mnt/copies "+hex.EncodeToString([]byte(c.password))+c.more, "auth required pam_unix.so nodelay")
-		err := program.Verify(t.Context(), Question{Service: "scan", User: "payroll"}, passwordFile(t, c.password))
-		if (err == nil) != c.right {
-			t.Errorf("got %v", err)
+		outcome, err := program.Verify(t.Context(), Question{Service: "scan", User: "payroll"}, passwordFile(t, c.password))
+		if (outcome == Right) != c.right || (outcome == Wrong) == c.right {
+			t.Errorf("got %v, %v", outcome, err)
 		}
 		got, err := os.ReadFile("/mnt/copies")
 		if copies, ok := strings.CutSuffix(string(got), " copies\n"); err != nil || !ok || (copies != "0") != c.found {

@@ -13,7 +13,9 @@ type session struct{}
 
 func open(context.Context, string, Question) (*Session, error) { return nil, errUnsupported }
 
-func verify(context.Context, string, Question, *os.File) error { return errUnsupported }
+func verify(context.Context, string, Question, *os.File) (Outcome, error) {
+	return Untried, errUnsupported
+}
 
 func (*session) hold(*os.File) error { return errUnsupported }
 

@@ -9,9 +9,11 @@
  * fields, each ended by a NUL.
  *
  *   question  service, user, who asks, seconds that each step may take
- *   answer    "refused" why text     PAM said no; why: missing, expired, locked, denied
- *             "failed" text          PAM could not say
- *             "yes"                  the password is right
+ *   answer    "refused" why text     no; why: missing, expired, locked, denied. No password was tried
+ *             "failed" text          PAM could not say, and no password was tried
+ *             "right"                the password is the account's
+ *             "wrong" text           it is not
+ *             "unsure" text          a module was given the password, and PAM did not say either
  *             "open" (tag value)...  "env" NAME=VALUE, "umask" octal, "nice" number, "limit" number:soft:hard, of what
  *                                    the session's modules have set
  *             "closed"
@@ -29,7 +31,6 @@
 #include <errno.h>
 #include <poll.h>
 #include <security/pam_appl.h>
-#include <shadow.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -42,6 +43,8 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include "account.h"
 
 enum { max_question = 2048, max_answer = 128 << 10, max_text = 1024, max_password = 1024, password_fd = 3 };
 
@@ -200,19 +203,11 @@ static bool read_question(void) {
 	return at == question + len && seconds > 0;
 }
 
-/*
- * locked tells whether somebody locked the account's password: a "!" was put before it. PAM does not tell, for an
- * account without a password looks almost the same and may have sessions.
- */
-static bool locked(void) {
-	struct spwd *sp = getspnam(user);
-	const char *p = sp && sp->sp_pwdp ? sp->sp_pwdp : "";
-	const char *rest = p + strspn(p, "!");
-	bool is = rest > p && *rest && strcmp(rest, "*") != 0;
-	if (sp && sp->sp_pwdp) {
-		explicit_bzero(sp->sp_pwdp, strlen(sp->sp_pwdp));
-	}
-	return is;
+static void bar(const char *why, const char *text) {
+	answer_len = 0;
+	put("refused");
+	put(why);
+	put(text);
 }
 
 static pam_handle_t *begin(void) {
@@ -228,11 +223,8 @@ static pam_handle_t *begin(void) {
 		say("failed", NULL, "start", pam, result);
 		return NULL;
 	}
-	if (locked()) {
-		answer_len = 0;
-		put("refused");
-		put("locked");
-		put("the account's password is locked");
+	if (is_locked(user)) {
+		bar("locked", "the account's password is locked");
 		pam_end(pam, PAM_AUTH_ERR);
 		return NULL;
 	}
@@ -409,6 +401,24 @@ static bool take_password(char *secret) {
 	return true;
 }
 
+/* try gives the password to PAM. What comes of it is an answer about the password only if a module took it. */
+static void try(pam_handle_t *pam, char *secret) {
+	password = secret;
+	int result = pam_authenticate(pam, PAM_DISALLOW_NULL_AUTHTOK);
+	bool taken = !password;
+	password = NULL;
+	if (!taken && result == PAM_SUCCESS) {
+		/* As pam_rootok does, because we are root. */
+		fail("the service says yes without asking for a password, so it can check none");
+	} else if (!taken) {
+		refuse("before the password", pam, result);
+	} else if (result == PAM_SUCCESS) {
+		put("right");
+	} else {
+		say(result == PAM_AUTH_ERR ? "wrong" : "unsure", NULL, "password", pam, result);
+	}
+}
+
 /* verify leaves no copy of the password: it is in locked memory from the descriptor on, and is wiped there. */
 static void verify(void) {
 	static char secret[max_password + 1];
@@ -418,19 +428,19 @@ static void verify(void) {
 		fail("the password's memory cannot be protected");
 		return;
 	}
-	if (!take_password(secret)) {
-		fail("there is no password, or one that no account can have");
-	} else if ((pam = begin())) {
-		password = secret;
-		int result = pam_authenticate(pam, PAM_DISALLOW_NULL_AUTHTOK);
-		password = NULL;
-		if (result == PAM_SUCCESS) {
-			put("yes");
-		} else {
-			refuse("password", pam, result);
-		}
-		pam_end(pam, result); /* wipes PAM's own copy */
+	if (!(pam = begin())) {
+		return;
 	}
+	char text[max_text];
+	const char *why = untriable(user, text, sizeof text);
+	if (why) {
+		bar(why, text);
+	} else if (!take_password(secret)) {
+		fail("there is no password, or one that no account can have");
+	} else {
+		try(pam, secret);
+	}
+	pam_end(pam, PAM_SUCCESS); /* wipes PAM's own copy */
 	explicit_bzero(secret, sizeof secret);
 }
 
