@@ -18,6 +18,7 @@ type memory struct {
 	Fresh       map[string]time.Time    `json:"fresh,omitempty"`    // by path: it alone was read, later than its scope
 	Behind      map[string]behindRecord `json:"behind,omitempty"`   // by path: the newer document was refused
 	Rejected    map[string]rejection    `json:"rejected,omitempty"` // by path: callers say that the password is no good
+	Attempts    map[string]attempt      `json:"attempts,omitempty"` // by path: the password was tried here
 	Clock       mark                    `json:"clock,omitzero"`
 }
 
@@ -36,13 +37,20 @@ type rejection struct {
 	Since   time.Time `json:"since"`
 }
 
+// attempt is made with one version of an entry, since when it has begun.
+type attempt struct {
+	rejection
+	Outcome string `json:"outcome,omitempty"`
+}
+
 func (j rejection) of(e *snapshot.Entry) bool {
 	return j.Created.Equal(e.Created) && j.Version == e.Version && j.Turn == e.Turn
 }
 
 // paths are those of documents of which more is remembered than of their scope.
 func (m *memory) paths() []string {
-	return slices.AppendSeq(slices.AppendSeq(slices.Collect(maps.Keys(m.Fresh)), maps.Keys(m.Behind)), maps.Keys(m.Rejected))
+	list := slices.AppendSeq(slices.Collect(maps.Keys(m.Fresh)), maps.Keys(m.Behind))
+	return slices.AppendSeq(slices.AppendSeq(list, maps.Keys(m.Rejected)), maps.Keys(m.Attempts))
 }
 
 // unlike reports whether the difference to what was written before must not
@@ -50,7 +58,8 @@ func (m *memory) paths() []string {
 func (m *memory) unlike(saved *memory) bool {
 	return !maps.EqualFunc(m.Fresh, saved.Fresh, time.Time.Equal) ||
 		!maps.EqualFunc(m.Behind, saved.Behind, func(a, b behindRecord) bool { return a.Why == b.Why && a.Since.Equal(b.Since) }) ||
-		!maps.EqualFunc(m.Rejected, saved.Rejected, func(a, b rejection) bool { return a.Since.Equal(b.Since) && a.Version == b.Version })
+		!maps.EqualFunc(m.Rejected, saved.Rejected, func(a, b rejection) bool { return a.Since.Equal(b.Since) && a.Version == b.Version }) ||
+		!maps.EqualFunc(m.Attempts, saved.Attempts, func(a, b attempt) bool { return a.Since.Equal(b.Since) && a.Outcome == b.Outcome })
 }
 
 // confirmed is when Vault last said that what is held at path is in force.
@@ -76,7 +85,7 @@ type outcome struct {
 func (r *Refresher) remember(o *outcome) memory {
 	next := memory{
 		LastSuccess: r.memory.LastSuccess, Confirmed: maps.Clone(r.memory.Confirmed),
-		Fresh: map[string]time.Time{}, Behind: map[string]behindRecord{}, Rejected: map[string]rejection{},
+		Fresh: map[string]time.Time{}, Behind: map[string]behindRecord{}, Rejected: map[string]rejection{}, Attempts: map[string]attempt{},
 	}
 	for scope := range o.read {
 		next.Confirmed[scope] = o.now
@@ -99,6 +108,9 @@ func (r *Refresher) remember(o *outcome) memory {
 		}
 		if j, is := r.memory.Rejected[path]; is && j.of(e) {
 			next.Rejected[path] = j
+		}
+		if a, is := r.memory.Attempts[path]; is && a.of(e) {
+			next.Attempts[path] = a
 		}
 	}
 	for _, h := range r.held.named(slices.Concat(slices.Collect(maps.Keys(o.refused)), r.memory.paths())) {

@@ -112,9 +112,10 @@ type Fault struct{ Path, Detail string }
 // Refresher is made by New and works in Run.
 type Refresher struct {
 	o        Options
-	asked    chan chan State // somebody waits for an attempt that begins after he asked
-	kicked   chan struct{}   // something suggests that an attempt would succeed now
-	reported chan *verdict   // somebody says how a password did
+	asked    chan chan State            // somebody waits for an attempt that begins after he asked
+	kicked   chan struct{}              // something suggests that an attempt would succeed now
+	reported chan *verdict              // somebody says how a password did
+	inside   chan func(context.Context) // something to be done between attempts
 
 	// Guards state.
 	mu    sync.Mutex
@@ -137,7 +138,7 @@ type Refresher struct {
 // can serve before it has spoken with Vault.
 func New(ctx context.Context, o Options) (*Refresher, error) {
 	r := &Refresher{
-		o: o, asked: make(chan chan State), kicked: make(chan struct{}, 1), reported: make(chan *verdict),
+		o: o, asked: make(chan chan State), kicked: make(chan struct{}, 1), reported: make(chan *verdict), inside: make(chan func(context.Context)),
 		schedule: schedule{turning: map[snapshot.ID]turn{}},
 		indexes:  map[string]errand.Index{},
 		refused:  map[string]errand.Refused{},
@@ -223,6 +224,9 @@ func (r *Refresher) Run(ctx context.Context) error {
 			continue
 		case first := <-r.reported:
 			r.judgeReports(ctx, append(r.alsoReported(), first))
+			continue
+		case f := <-r.inside:
+			f(ctx)
 			continue
 		case <-due.C:
 		case <-r.kicked:
