@@ -78,6 +78,20 @@ func (f *File) Allow(l Launch) error {
 	return f.judge(limits, l)
 }
 
+// Target returns nil when the host's owner lets somebody have jobs as the account, else the reason why not.
+func (f *File) Target(a account.Account) error {
+	limits, err := f.current()
+	if err != nil {
+		return err
+	}
+	return f.mayBe(limits, a)
+}
+
+func (f *File) mayBe(limits *config.Limits, a account.Account) error {
+	q := question{Limits: limits, Launch: Launch{Account: a, GID: a.GID}, file: f}
+	return first(q.target, q.ids, q.users, q.groups)
+}
+
 // Max are the ceilings of every job's limits. A file that cannot be used has none, and allows nothing.
 func (f *File) Max() map[string]uint64 {
 	limits, err := f.current()
@@ -89,7 +103,12 @@ func (f *File) Max() map[string]uint64 {
 
 func (f *File) judge(limits *config.Limits, l Launch) error {
 	q := question{Limits: limits, Launch: l, file: f}
-	for _, check := range []func() error{q.requester, q.target, q.ids, q.users, q.groups, q.commands, q.env, q.resources} {
+	return first(q.requester, q.target, q.ids, q.users, q.groups, q.commands, q.env, q.resources)
+}
+
+// first is the first reason why not.
+func first(checks ...func() error) error {
+	for _, check := range checks {
 		if err := check(); err != nil {
 			return fmt.Errorf("limits.yaml: %w", err)
 		}

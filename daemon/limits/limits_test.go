@@ -297,3 +297,26 @@ func TestFile(t *testing.T) {
 		t.Errorf("a usual group that this machine lacks is no problem:\n%s", p)
 	}
 }
+
+// TestTarget: whose password may be tried is judged like whom a job may run as, without anybody asking.
+func TestTarget(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "limits.yaml")
+	f := New(path, []uint32{900}, files(t))
+	a, err := files(t).Lookup("alice")
+	if err != nil {
+		t.Fatal(err)
+	}
+	expect(t, f.Target(a), "no such file")
+	for _, c := range []struct{ user, want string }{
+		{"alice", ""}, {"root", "is root"}, {"low", "min_uid"}, {"admin", `"sudo"`}, {"agent", "is a requester"}, {"bob", "deny_users"},
+	} {
+		limits, err := config.ParseLimits("limits.yaml", []byte("version: 1\nrequesters: [agent]\ndeny_users: [bob]\nallow_commands: [{path: /none}]\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a, err = files(t).Lookup(c.user); err != nil {
+			t.Fatal(err)
+		}
+		expect(t, f.mayBe(limits, a), c.want)
+	}
+}

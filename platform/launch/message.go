@@ -52,7 +52,9 @@ const (
 	CallSystemd = "systemd"
 	// Names -> Numbers
 	CallResolve = "resolve"
-	CallCancel  = "cancel" // Number: the request that nobody waits for any more; not answered itself
+	// Verify; descriptor: the pipe that the password is in -> Verified
+	CallVerify = "verify"
+	CallCancel = "cancel" // Number: the request that nobody waits for any more; not answered itself
 )
 
 // Request is one frame of the daemon.
@@ -75,6 +77,8 @@ type Request struct {
 	As *uint32 `json:"as,omitempty"` // the uid of a requester who is not there; nothing is started for one
 
 	Names *Names `json:"names,omitempty"`
+
+	Verify *Verify `json:"verify,omitempty"`
 }
 
 // Answer is one frame of the launcher.
@@ -94,6 +98,8 @@ type Answer struct {
 	Checks []Check `json:"checks,omitempty"`
 
 	Numbers *Numbers `json:"numbers,omitempty"`
+
+	Verified *Verified `json:"verified,omitempty"`
 }
 
 // SyncExit is how a sync worker ended; ExitCode -1 when a signal did it.

@@ -92,6 +92,7 @@ func assemble(file, limitsFile string) (keeper.Config, error) {
 				Nice: a.Nice, Resources: a.Limits, Own: a.Own,
 			})
 		},
+		Target:      owner.Target,
 		Max:         owner.Max,
 		Problems:    owner.Problems,
 		Accounts:    accounts,

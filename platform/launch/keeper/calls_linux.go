@@ -57,6 +57,9 @@ func (k *keeper) call(ctx context.Context, r *launch.Request, files []*os.File) 
 	case launch.CallResolve:
 		numbers, err := k.resolve(r.Names)
 		return launch.Answer{Numbers: numbers}, nil, err
+	case launch.CallVerify:
+		verified, err := k.verify(ctx, r.Verify, files[0])
+		return launch.Answer{Verified: verified}, nil, err
 	case launch.CallSystemd:
 		give, err := k.giveSystemd()
 		return a, give, err

@@ -32,6 +32,9 @@ type Config struct {
 
 	// Allow is asked after the last look-up about every launch. Its error is the reason why not, for people.
 	Allow func(Ask) error
+	// Target is asked whether the host owner allows an account as a job's, whoever asks and whatever would run; its error is
+	// the reason why not. nil: none is.
+	Target func(account.Account) error
 	// Max are ceilings of every job's limits, by the names of setrlimit(2); nil: there are none.
 	Max func() map[string]uint64
 	// Problems lists what an operator should mend; shown in the daemon's status.

@@ -41,11 +41,12 @@ type keeper struct {
 	public   *os.File          // the public listening socket, to hand over
 	systemd  *net.UnixListener // likewise; nil: there is none
 
-	life     context.Context // ends when the launcher is to end
-	naming   atomic.Int32    // questions about names that were not answered yet
-	jobsDone sync.WaitGroup
-	looking  atomic.Int32 // looks for a command that have not ended
-	texts    atomic.Int64 // octets of the scripts and stdins of running jobs
+	life      context.Context // ends when the launcher is to end
+	naming    atomic.Int32    // questions about names that were not answered yet
+	jobsDone  sync.WaitGroup
+	looking   atomic.Int32 // looks for a command that have not ended
+	verifying atomic.Bool  // PAM is trying a password
+	texts     atomic.Int64 // octets of the scripts and stdins of running jobs
 
 	startMu sync.Mutex // held while a job is entered and its start record written
 	endMu   sync.Mutex // held from taking an EndSeq to publishing it, so that ends become known in their order

@@ -161,7 +161,7 @@ func descriptors(r *launch.Request) int {
 			return 2
 		}
 		return 1
-	case launch.CallAttest, launch.CallCheck:
+	case launch.CallAttest, launch.CallCheck, launch.CallVerify:
 		return 1
 	case launch.CallSync:
 		return 2
