@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"batchwarden/daemon/broker"
 	"batchwarden/ipc/wire"
 	"batchwarden/platform/launch"
 	"batchwarden/vault/refresh"
@@ -61,6 +62,23 @@ func (s syncer) Report(ctx context.Context, id snapshot.ID, version int64, accep
 	return wire.Reported{Newer: v.Newer, Version: v.Current}, v.Known, nil
 }
 
+func (s syncer) Begin(ctx context.Context, id snapshot.ID, version int64) (broker.Attempt, bool, error) {
+	a, first, err := s.refresher.Begin(ctx, id, version)
+	switch {
+	case errors.Is(err, refresh.ErrOther):
+		return broker.Attempt{}, false, wire.NewProblem(wire.Overloaded, "the password was replaced this moment; ask again")
+	case ctx.Err() != nil:
+		return broker.Attempt{}, false, wire.NewProblem(wire.Overloaded, "a sync is going on, and no password was tried")
+	case err != nil:
+		return broker.Attempt{}, false, wire.NewProblem(wire.LocalVaultUnwritable, "that the password is tried could not be written down, so it was not: "+err.Error())
+	}
+	return broker.Attempt(a), first, nil
+}
+
+func (s syncer) Conclude(ctx context.Context, id snapshot.ID, version int64, outcome string) error {
+	return s.refresher.Conclude(ctx, id, version, outcome)
+}
+
 func (s syncer) wire(state refresh.State) wire.Sync {
 	w := wire.Sync{
 		Outcome: state.Code, Detail: state.Detail, Address: s.address, LastSuccess: state.LastSuccess, LastAttempt: state.LastAttempt,
@@ -90,6 +108,14 @@ func (l *lateSyncer) Status() wire.Sync {
 
 func (l *lateSyncer) Report(ctx context.Context, id snapshot.ID, version int64, accepted bool) (wire.Reported, bool, error) {
 	return l.p.Load().Report(ctx, id, version, accepted)
+}
+
+func (l *lateSyncer) Begin(ctx context.Context, id snapshot.ID, version int64) (broker.Attempt, bool, error) {
+	return l.p.Load().Begin(ctx, id, version)
+}
+
+func (l *lateSyncer) Conclude(ctx context.Context, id snapshot.ID, version int64, outcome string) error {
+	return l.p.Load().Conclude(ctx, id, version, outcome)
 }
 
 func (l *lateSyncer) wentBack() string {

@@ -22,6 +22,8 @@ const (
 	Resume      = "resume"         // and from here on it is again
 	Synced      = "sync"           // something changed in what this machine is entitled to
 	Report      = "report"         // a caller says how a password did where it was used
+	TryPassword = "verify"         // may this password be tried on this host? written before it is
+	Tried       = "verify.ended"   // what came of it
 	LocalVault  = "local_vault"    // the vault on this machine's disk is not what it should be
 	PolicyState = "policy"         // a document came into force, or was refused
 	Rekey       = "rekey"          // may another key open the local vault? written before it does

@@ -39,6 +39,7 @@ type Launcher interface {
 	Signal(ctx context.Context, owner, id, signal string, grace time.Duration) (launch.Job, error)
 	Forget(ctx context.Context, owner, id string, serial uint64) error
 	Check(ctx context.Context, requester *net.UnixConn, s launch.Spec, as *uint32) ([]launch.Check, error)
+	Verify(ctx context.Context, v launch.Verify, password *os.File) (launch.Verified, error)
 	Resolve(ctx context.Context, n launch.Names) (launch.Numbers, error)
 	Status() launch.Status
 }
@@ -55,6 +56,18 @@ type Syncer interface {
 	// Report takes how a version of a password did where it was used. False:
 	// there is no such batch user any more.
 	Report(ctx context.Context, id snapshot.ID, version int64, accepted bool) (wire.Reported, bool, error)
+	// Begin writes down that a version of a password is about to be tried on this
+	// machine, and returns when, with first; or the earlier attempt. An error is
+	// a *wire.Problem.
+	Begin(ctx context.Context, id snapshot.ID, version int64) (a Attempt, first bool, err error)
+	// Conclude keeps what came of it; "": nothing was tried.
+	Conclude(ctx context.Context, id snapshot.ID, version int64, outcome string) error
+}
+
+// Attempt is the one time that a version of a password was tried.
+type Attempt struct {
+	At      time.Time
+	Outcome string // wire.Accepted or wire.Rejected; "" when nobody knows
 }
 
 // Monitor measures, and tells monitoring what it wants to know; *metrics.Metrics.

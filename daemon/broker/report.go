@@ -16,7 +16,7 @@ import (
 // features names what whoami promises beyond the API's version.
 var features = []string{
 	"attest", "authorize", "dry_run", "events", "explain", "explain.launch", "jobs.capture", "jobs.command_line", "jobs.forget", "jobs.login", "jobs.null",
-	"jobs.passed", "jobs.script", "jobs.signal", "jobs.stdin", "limits", "pam", "report", "retrieve", "retrieve.passed", "suspend", "sync",
+	"jobs.passed", "jobs.script", "jobs.signal", "jobs.stdin", "limits", "pam", "report", "retrieve", "retrieve.passed", "suspend", "sync", "verify",
 }
 
 // features adds to them what is configured.

@@ -50,6 +50,12 @@ func (c *Client) Events(ctx context.Context, after uint64, wait time.Duration) (
 	return get[wire.Events](ctx, c, "/v1/events?"+q.Encode())
 }
 
+// Verify tries the password of a batch user on the account of this host, for operators. That it is wrong or was not tried
+// is an answer, not an error.
+func (c *Client) Verify(ctx context.Context, name string) (*wire.Verified, error) {
+	return post[wire.Verified](ctx, c, "/v1/batch-users/"+url.PathEscape(name)+"/verify", nil)
+}
+
 // Suspend keeps the machine from starting jobs until Resume, also after it was restarted. What runs goes on.
 func (c *Client) Suspend(ctx context.Context) (*wire.Suspension, error) {
 	return post[wire.Suspension](ctx, c, "/v1/suspend", nil)

@@ -71,6 +71,9 @@ func (h *heard) Retrieve(_ context.Context, _ *peer.Connection, _ string, body *
 	h.hear(body)
 	return wire.NewProblem(wire.BatchUserUnknown, "")
 }
+func (h *heard) Verify(context.Context, *peer.Connection, string) (v wire.Verified, err error) {
+	return v, nil
+}
 func (h *heard) Report(_ context.Context, _ *peer.Connection, _ string, body *wire.Report) (r wire.Reported, err error) {
 	h.hear(body)
 	return r, nil

@@ -32,6 +32,7 @@ var table = []route{
 	{"GET /v1/batch-users/{name}", 0, (*Server).batchUser},
 	{"POST /v1/batch-users/{name}/retrieve", wire.MaxSmall, (*Server).retrieve},
 	{"POST /v1/batch-users/{name}/report", wire.MaxSmall, (*Server).report},
+	{"POST /v1/batch-users/{name}/verify", wire.MaxSmall, (*Server).verify},
 	{"POST /v1/jobs", wire.MaxBody, (*Server).launch},
 	{"GET /v1/jobs", 0, (*Server).jobs},
 	{"GET /v1/jobs/{id}", 0, (*Server).job},

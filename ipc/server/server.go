@@ -45,6 +45,7 @@ type Broker interface {
 	BatchUser(ctx context.Context, p *peer.Connection, name string) (wire.BatchUser, error)
 	Retrieve(ctx context.Context, p *peer.Connection, name string, body *wire.Retrieve, deliver func(wire.Secret, *lockmem.Buffer) error) error
 	Report(ctx context.Context, p *peer.Connection, name string, body *wire.Report) (wire.Reported, error)
+	Verify(ctx context.Context, p *peer.Connection, name string) (wire.Verified, error)
 	Launch(ctx context.Context, p *peer.Connection, conn *net.UnixConn, body *wire.Launch, stdio []*os.File) (job wire.Job, again bool, err error)
 	Job(ctx context.Context, p *peer.Connection, id string, wait time.Duration) (wire.Job, error)
 	Jobs(ctx context.Context, p *peer.Connection, only wire.JobFilter) (wire.Jobs, error)

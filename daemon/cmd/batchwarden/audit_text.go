@@ -22,6 +22,11 @@ func outcome(r *audit.Record) string {
 			return "done"
 		}
 		return "failed"
+	case audit.Tried:
+		if r.Code == wire.Accepted {
+			return "done"
+		}
+		return "failed"
 	case audit.LocalVault, audit.Cut:
 		return "noted"
 	case audit.Synced, audit.Begun:
@@ -75,6 +80,10 @@ func deed(r *audit.Record) string {
 			return "password of " + r.BatchUser + ofVersion(r) + " handed out"
 		}
 		return sentence(r, "password of "+r.BatchUser+ofVersion(r), false)
+	case audit.TryPassword:
+		return sentence(r, "verify the password of "+r.BatchUser+ofVersion(r), true)
+	case audit.Tried:
+		return sentence(r, "password of "+r.BatchUser+ofVersion(r)+" on account "+r.Username, r.Code == wire.Accepted)
 	case audit.Signal:
 		if r.Verdict == audit.Allow {
 			return sentence(r, "signal "+r.Reason+" to job "+job, false)
