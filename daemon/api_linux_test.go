@@ -186,7 +186,10 @@ func TestSuspend(t *testing.T) {
 	before := read[wire.Job](t, call(t, b, lsam, "POST", "/v1/jobs", body(map[string]any{"id": "before", "command": []string{"/bin/sleep", "1"}})))
 	want(t, call(t, b, lsam, "POST", "/v1/suspend", nil), 403, wire.CallerForbidden)
 	want(t, call(t, b, testbed.Root, "POST", "/v1/suspend", `{"why":"x"}`), 400, wire.RequestInvalid)
-	if r := b.CLI(testbed.Root, "suspend"); r.Code != 0 || !strings.Contains(r.Out, "suspended on this machine since") {
+	want(t, call(t, b, testbed.Root, "POST", "/v1/suspend", wire.Suspend{Reason: "two\nlines"}), 400, wire.RequestInvalid)
+	want(t, call(t, b, testbed.Root, "POST", "/v1/suspend", wire.Suspend{Reason: strings.Repeat("x", wire.MaxReason+1)}), 400, wire.RequestInvalid)
+	at := events(t, b, testbed.Root, "").Next
+	if r := b.CLI(testbed.Root, "suspend", "--reason", "disks are moved"); r.Code != 0 || !strings.Contains(r.Out, "suspended on this machine since") {
 		t.Fatalf("got %d %s%s", r.Code, r.Out, r.Err)
 	}
 	refused := func() {
@@ -196,12 +199,30 @@ func TestSuspend(t *testing.T) {
 		if a.Header.Get("Retry-After") == "" {
 			t.Error("no Retry-After")
 		}
+		if !strings.Contains(string(a.Body), "by root: disks are moved") {
+			t.Errorf("nobody is named: %s", a.Body)
+		}
 		if a := call(t, b, testbed.Root, "GET", "/v1/health", nil); a.Status != 503 || !strings.Contains(string(a.Body), wire.MachineSuspended) {
 			t.Errorf("health: %d %s", a.Status, a.Body)
 		}
 	}
 	refused()
-	audited(t, b, map[string]string{"kind": "suspend", "verdict": "allow"})
+	audited(t, b, map[string]string{"kind": "suspend", "verdict": "allow", "reason": "disks are moved"})
+	told := func(kind, detail string) {
+		t.Helper()
+		for _, e := range events(t, b, testbed.Root, fmt.Sprintf("after=%d", at)).Events {
+			if e.Type == kind && e.Detail == detail {
+				return
+			}
+		}
+		t.Errorf("no event %s %q", kind, detail)
+	}
+	audited(t, b, map[string]string{"kind": "launch", "verdict": "deny", "code": wire.MachineSuspended, "client": "lsam"})
+	told(wire.EventSuspended, "root: disks are moved")
+	// Once is enough, and the first word counts.
+	if again := read[wire.Suspension](t, call(t, b, testbed.Root, "POST", "/v1/suspend", wire.Suspend{Reason: "another"})); again.By != "root" || again.Reason != "disks are moved" {
+		t.Errorf("again: %+v", again)
+	}
 	// What ran goes on, and asking for it again is no launch.
 	if again := call(t, b, lsam, "POST", "/v1/jobs", body(map[string]any{"id": "before", "command": []string{"/bin/sleep", "1"}})); again.Status != 200 {
 		t.Errorf("again: %d %s", again.Status, again.Body)
@@ -222,7 +243,7 @@ func TestSuspend(t *testing.T) {
 		t.Fatal(err)
 	}
 	refused()
-	if s, err := b.Status(); err != nil || s.Suspension == nil || s.Suspension.By != "root" || s.Suspension.Since.IsZero() {
+	if s, err := b.Status(); err != nil || s.Suspension == nil || s.Suspension.By != "root" || s.Suspension.Reason != "disks are moved" || s.Suspension.Since.IsZero() {
 		t.Errorf("status: %+v, %v", s.Suspension, err)
 	}
 	if r := b.CLI(testbed.Root, "resume"); r.Code != 0 {
@@ -231,6 +252,9 @@ func TestSuspend(t *testing.T) {
 	if err := b.WaitHealthy(); err != nil {
 		t.Fatal(err)
 	}
+	at = 0 // the daemon was started again
+	told(wire.EventResumed, "root")
+	audited(t, b, map[string]string{"kind": "resume", "verdict": "allow"})
 	if job, _ := run(t, b, map[string]any{"id": "after"}); job.State != wire.Exited {
 		t.Errorf("got %+v", job)
 	}

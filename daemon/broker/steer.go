@@ -1,10 +1,13 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"batchwarden/daemon/audit"
 	"batchwarden/ipc/wire"
@@ -12,26 +15,30 @@ import (
 )
 
 // Suspend keeps this machine from starting jobs until Resume, also after a
-// restart of it; what runs goes on to its end. Suspending twice is once.
-func (b *Broker) Suspend(ctx context.Context, p *peer.Connection) (wire.Suspension, error) {
-	return b.steer(ctx, p, audit.Suspend, func(c *caller) *wire.Suspension {
+// restart of it; what runs goes on to its end. Suspending twice is once: the
+// first operator and his reason stay.
+func (b *Broker) Suspend(ctx context.Context, p *peer.Connection, body *wire.Suspend) (wire.Suspension, error) {
+	if len(body.Reason) > wire.MaxReason || strings.ContainsFunc(body.Reason, unicode.IsControl) {
+		return wire.Suspension{}, wire.Invalid("reason", fmt.Sprintf("reason must be one line of at most %d octets", wire.MaxReason))
+	}
+	return b.steer(ctx, p, audit.Suspend, body.Reason, func(c *caller) *wire.Suspension {
 		if s := b.suspension.Load(); s != nil {
 			return s
 		}
-		return &wire.Suspension{Suspended: true, Since: b.Clock.Now().UTC(), By: c.user}
+		return &wire.Suspension{Suspended: true, Since: b.Clock.Now().UTC(), By: cmp.Or(c.user, fmt.Sprintf("uid %d", c.peer.UID)), Reason: body.Reason}
 	})
 }
 
 // Resume lets jobs be started again.
 func (b *Broker) Resume(ctx context.Context, p *peer.Connection) (wire.Suspension, error) {
-	return b.steer(ctx, p, audit.Resume, func(*caller) *wire.Suspension { return nil })
+	return b.steer(ctx, p, audit.Resume, "", func(*caller) *wire.Suspension { return nil })
 }
 
 // steer writes down what an operator wants, then on the disk, and then it is so.
-func (b *Broker) steer(ctx context.Context, p *peer.Connection, kind string, next func(*caller) *wire.Suspension) (wire.Suspension, error) {
+func (b *Broker) steer(ctx context.Context, p *peer.Connection, kind, reason string, next func(*caller) *wire.Suspension) (wire.Suspension, error) {
 	c := b.identify(ctx, p)
 	record := b.record(kind, &c, "", wire.Subject{}, "")
-	record.Operator, record.Subject = c.operator, nil
+	record.Operator, record.Subject, record.Reason = c.operator, nil, reason
 	if refusal := c.isOperator(); refusal != nil {
 		return wire.Suspension{}, b.refuse(record, refusal)
 	}
@@ -59,7 +66,7 @@ func (b *Broker) steer(ctx context.Context, p *peer.Connection, kind string, nex
 	}
 	b.suspension.Store(now)
 	b.Log.Info("launching was switched", "suspended", now != nil, "by", c.user)
-	b.events.add(wire.Event{Type: kindOfSteering(now), Detail: c.user})
+	b.events.add(wire.Event{Type: kindOfSteering(now), Detail: strings.Trim(c.user+": "+reason, ": ")})
 	return stateOf(now), nil
 }
 

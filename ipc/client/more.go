@@ -56,9 +56,10 @@ func (c *Client) Verify(ctx context.Context, name string) (*wire.Verified, error
 	return post[wire.Verified](ctx, c, "/v1/batch-users/"+url.PathEscape(name)+"/verify", nil)
 }
 
-// Suspend keeps the machine from starting jobs until Resume, also after it was restarted. What runs goes on.
-func (c *Client) Suspend(ctx context.Context) (*wire.Suspension, error) {
-	return post[wire.Suspension](ctx, c, "/v1/suspend", nil)
+// Suspend keeps the machine from starting jobs until Resume, also after it was restarted. What runs goes on. The reason
+// is for people, and may be empty.
+func (c *Client) Suspend(ctx context.Context, reason string) (*wire.Suspension, error) {
+	return post[wire.Suspension](ctx, c, "/v1/suspend", wire.Suspend{Reason: reason})
 }
 
 // Resume lets jobs be started again.

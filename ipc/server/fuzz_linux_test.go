@@ -105,7 +105,8 @@ func (h *heard) Events(context.Context, *peer.Connection, uint64, time.Duration)
 }
 func (h *heard) Sync(context.Context, *peer.Connection) (s wire.Sync, err error) { return s, nil }
 func (h *heard) Metrics(context.Context, *peer.Connection) ([]byte, error)       { return nil, nil }
-func (h *heard) Suspend(context.Context, *peer.Connection) (s wire.Suspension, err error) {
+func (h *heard) Suspend(_ context.Context, _ *peer.Connection, body *wire.Suspend) (s wire.Suspension, err error) {
+	h.hear(body)
 	return s, nil
 }
 func (h *heard) Resume(context.Context, *peer.Connection) (s wire.Suspension, err error) {

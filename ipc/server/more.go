@@ -55,10 +55,13 @@ func (s *Server) verify(c *call) error {
 }
 
 func (s *Server) suspend(c *call) error {
-	if err := c.nothing(); err != nil {
-		return err
+	var body wire.Suspend
+	if c.r.ContentLength != 0 {
+		if err := c.read(&body); err != nil {
+			return err
+		}
 	}
-	return c.reply(s.broker.Suspend(c.r.Context(), c.peer))
+	return c.reply(s.broker.Suspend(c.r.Context(), c.peer, &body))
 }
 
 func (s *Server) resume(c *call) error {

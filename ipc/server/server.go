@@ -57,7 +57,7 @@ type Broker interface {
 	Sync(context.Context, *peer.Connection) (wire.Sync, error)
 	// Metrics is a page in Prometheus's text format.
 	Metrics(context.Context, *peer.Connection) ([]byte, error)
-	Suspend(context.Context, *peer.Connection) (wire.Suspension, error)
+	Suspend(context.Context, *peer.Connection, *wire.Suspend) (wire.Suspension, error)
 	Resume(context.Context, *peer.Connection) (wire.Suspension, error)
 	// Rekey reads the key from the pipe, which is open until it returns.
 	Rekey(ctx context.Context, p *peer.Connection, body *wire.HostKey, key *os.File) (wire.HostKey, error)

@@ -38,11 +38,20 @@ type Events struct {
 	Next   uint64  `json:"next"`
 }
 
+// Suspend is the body of POST /v1/suspend, which may be absent.
+type Suspend struct {
+	Reason string `json:"reason,omitempty"` // for people, at most MaxReason octets on one line
+}
+
+// MaxReason bounds Suspend.Reason.
+const MaxReason = 256
+
 // Suspension is the answer of POST /v1/suspend and POST /v1/resume.
 type Suspension struct {
 	Suspended bool      `json:"suspended"`
 	Since     time.Time `json:"since,omitzero"`
 	By        string    `json:"by,omitempty"`
+	Reason    string    `json:"reason,omitempty"`
 }
 
 // Words say of a machine that is suspended since when and by whom.
@@ -53,6 +62,9 @@ func (s *Suspension) Words() string {
 	}
 	if s.By != "" {
 		text += fmt.Sprintf(" by %s", s.By)
+	}
+	if s.Reason != "" {
+		text += ": " + s.Reason
 	}
 	return text
 }

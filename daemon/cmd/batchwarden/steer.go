@@ -11,8 +11,14 @@ import (
 )
 
 func (a *app) suspendCommand() *cobra.Command {
-	return plain(a, "suspend", "Start no jobs on this machine until resume, also after a restart; those that run go on",
-		(*client.Client).Suspend, func(s *wire.Suspension) string { return cell(s.Words()) + ".\n" })
+	var reason string
+	cmd := plain(a, "suspend", "Start no jobs on this machine until resume, also after a restart; those that run go on",
+		func(c *client.Client, ctx context.Context) (*wire.Suspension, error) { return c.Suspend(ctx, reason) },
+		func(s *wire.Suspension) string {
+			return cell(s.Words()) + ".\nJobs that run go on. To start jobs again: batchwarden resume.\n"
+		})
+	cmd.Flags().StringVar(&reason, "reason", "", "why, for whoever finds the machine suspended")
+	return cmd
 }
 
 func (a *app) resumeCommand() *cobra.Command {
