@@ -124,15 +124,21 @@ func (b *Broker) standing() wire.Status {
 }
 
 func (b *Broker) countJobs(ctx context.Context) (n wire.JobCount) {
+	n.States = map[string]int{}
 	jobs, err := b.Launcher.Jobs(ctx, "")
 	if err != nil {
 		return n // the launcher's own line says that it is away
 	}
 	for i := range jobs {
-		if j := jobOf(&jobs[i]); j.Done() {
+		j := jobOf(&jobs[i])
+		n.States[j.State]++
+		if j.Done() {
 			n.Kept++
-		} else {
-			n.Running++
+			continue
+		}
+		n.Running++
+		if n.Oldest.IsZero() || j.Started.Before(n.Oldest) {
+			n.Oldest = j.Started
 		}
 	}
 	return n
@@ -250,7 +256,7 @@ func (b *Broker) describe(u *snapshot.User) wire.BatchUser {
 	return wire.BatchUser{
 		Name: u.Name, Username: e.Username, Domain: e.Domain, Group: e.Group, Platform: e.Platform, Scope: u.ID.Scope, Names: e.Names.Map(),
 		Kind: e.Kind, Version: u.SecretVersion(), AgeSeconds: b.age(u.Confirmed), State: b.stateOf(u, b.Clock.Now()), Launch: e.Launch, Retrieve: e.Retrieve,
-		Expires: e.Expires, Fault: u.Fault,
+		Expires: e.Expires, Rotates: u.Rotates, Fault: u.Fault,
 	}
 }
 

@@ -224,6 +224,7 @@ type BatchUser struct {
 	Launch     bool              `json:"launch"`
 	Retrieve   bool              `json:"retrieve"`
 	Expires    time.Time         `json:"expires,omitzero"`
+	Rotates    time.Time         `json:"rotates,omitzero"` // when the place that the password lies in announced the next one
 	Fault      string            `json:"fault,omitempty"`
 }
 
@@ -385,8 +386,10 @@ type Launcher struct {
 
 // JobCount counts jobs.
 type JobCount struct {
-	Running int `json:"running"`
-	Kept    int `json:"kept"`
+	Running int            `json:"running"`
+	Kept    int            `json:"kept"`
+	States  map[string]int `json:"states"`          // of all of them
+	Oldest  time.Time      `json:"oldest,omitzero"` // start of the one that runs longest
 }
 
 // Problem is an RFC 9457 problem document, and the error that carries it.

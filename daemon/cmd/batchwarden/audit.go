@@ -70,7 +70,9 @@ and every end in that journal has its record.`,
 			if err != nil {
 				return err
 			}
+			done := a.working("Reading the audit log")
 			v, err := a.verifyAudit(log, state)
+			done()
 			if err != nil {
 				return err
 			}

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -12,10 +14,18 @@ import (
 	"batchwarden/ipc/wire"
 )
 
+// What status shows at most of each: it is one screen.
+const (
+	mostUsers    = 15
+	mostProblems = 15
+)
+
 // condition is all that status shows.
 type condition struct {
 	wire.Status
 	Health wire.Health `json:"health"`
+
+	users []wire.BatchUser // for people; batch-users has them as JSON
 }
 
 func (a *app) statusCommand() *cobra.Command {
@@ -32,66 +42,181 @@ func (a *app) statusCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			now := condition{*s, *h}
-			return a.answer(now, a.statusText(&now), h.Healthy)
+			now := condition{Status: *s, Health: *h}
+			if !a.json {
+				if now.users, err = c.BatchUsers(ctx); err != nil {
+					return err
+				}
+			}
+			return a.answer(now, a.statusText(&now, a.painter()), h.Healthy)
 		}),
 	}
 }
 
-// statusText says in plain words first how it is, then the details.
-func (a *app) statusText(s *condition) string {
-	var p page
-	p.line("%s", a.headline(s))
-	switch {
-	case s.Health.Healthy:
-	case len(s.Health.Reasons) == 0:
-		p.line("It cannot serve.")
-	default:
-		p.line("It cannot serve:")
-		for _, r := range s.Health.Reasons {
-			p.line("  %s", finding(r))
-		}
-	}
-	if len(s.Problems) > 0 {
-		p.line("")
-		p.line("Problems:")
-		for _, f := range s.Problems {
-			p.line("  %s", finding(f))
-		}
-	}
+// statusText says in plain words first how it is, then what is wrong and what to do about it, then the details.
+func (a *app) statusText(s *condition, colours painter) string {
+	p := page{painter: colours}
+	a.headline(&p, s)
+	statusProblems(&p, s)
 	p.line("")
-	p.row("Batch users", a.batchUserCount(s.BatchUsers))
+	a.statusUsers(&p, s)
+	p.line("")
+	statusPolicies(&p, s.Policies)
+	p.line("")
+	p.row("Jobs", a.jobCount(s.Jobs))
 	p.row("Last sync", a.lastSync(s.Sync))
-	for _, f := range s.Sync.Faults {
-		p.row("", finding(f))
-	}
 	p.row("Memory", memory(s.Memory))
+	if s.Memory.Dumpable || s.Memory.Degraded != "" {
+		p.tint(1, watch)
+	}
 	p.row("Local vault", localVault(s.LocalVault))
 	p.row("Launcher", a.launcher(s.Launcher))
-	p.row("Jobs", fmt.Sprintf("%d running, %d kept", s.Jobs.Running, s.Jobs.Kept))
+	if !s.Launcher.Connected {
+		p.tint(1, bad)
+	}
 	p.row("Daemon", strings.TrimSpace(s.Version+" started "+or(a.when(s.Started), "at an unknown time")))
-	return p.String() + a.policies(s.Policies)
+	return p.String()
 }
 
-// headline is the state in one sentence.
-func (a *app) headline(s *condition) string {
+// headline is the state in a sentence or two.
+func (a *app) headline(p *page, s *condition) {
 	vault := or(s.Sync.Address, "Vault")
 	switch s.State {
 	case wire.StateOnline:
-		return fmt.Sprintf("%s is online: %s answered %s.", s.Machine, vault, or(a.when(s.Sync.LastSuccess), "lately"))
+		p.line("%s is online: %s answered %s.", s.Machine, vault, or(a.when(s.Sync.LastSuccess), "lately"))
+		p.tint(0, good)
 	case wire.StateOffline:
 		text := fmt.Sprintf("%s is offline", s.Machine)
 		if since := s.Sync.OfflineSince; !since.IsZero() {
 			text += fmt.Sprintf(" since %s (%s)", since.UTC().Format(time.DateTime+" UTC"), span(a.now().Sub(since)))
 		}
-		return text + fmt.Sprintf(": %s. What was synced before stays in force.", a.trouble(s.Sync))
+		p.line("%s: %s.", text, trouble(s.Sync))
+		p.tint(0, watch)
+		p.line("It serves what Vault last said %s.", or(a.when(s.Sync.LastSuccess), "at an unknown time"))
 	case wire.StateStarting:
-		return fmt.Sprintf("%s is starting: nothing was synced yet (%s).", s.Machine, a.trouble(s.Sync))
+		p.line("%s is starting: nothing was synced yet (%s).", s.Machine, trouble(s.Sync))
+		p.tint(0, watch)
+	default:
+		p.line("%s is %s.", s.Machine, s.State)
 	}
-	return fmt.Sprintf("%s is %s.", s.Machine, s.State)
+	alone := false // nothing else keeps it from serving
+	if s.Suspension != nil {
+		p.line("It starts no jobs: %s.", s.Suspension.Words())
+		p.tint(0, bad)
+		alone = len(s.Health.Reasons) == 1
+	}
+	switch n := len(s.Problems); {
+	case alone:
+	case !s.Health.Healthy:
+		p.line("It cannot serve%s.", because(s.Health.Reasons))
+		p.tint(0, bad)
+	case n > 0:
+		p.line("It can serve, and has %s.", counted(n, "problem"))
+		p.tint(0, watch)
+	}
 }
 
-func (a *app) trouble(s wire.Sync) string {
+func because(reasons []wire.Finding) string {
+	var codes []string
+	for _, r := range reasons {
+		codes = append(codes, r.Code)
+	}
+	if len(codes) == 0 {
+		return ""
+	}
+	return ": " + strings.Join(codes, ", ")
+}
+
+// statusProblems lists what is wrong, what keeps the service from serving first, each with what to do next.
+func statusProblems(p *page, s *condition) {
+	list := slices.Clone(s.Health.Reasons)
+	blocking := len(list)
+	for _, f := range s.Problems {
+		i := slices.IndexFunc(list[:blocking], func(r wire.Finding) bool { return r.Code == f.Code })
+		if i < 0 {
+			list = append(list, f)
+		} else if list[i].Path == "" {
+			list[i] = f // the same, and it says more
+		}
+	}
+	if len(list) == 0 {
+		return
+	}
+	p.line("")
+	p.line("Problems:")
+	p.tint(0, strong)
+	shown := list[:min(len(list), mostProblems)]
+	for i, f := range shown {
+		p.line("  %s", finding(f))
+		if p.tint(0, watch); i < blocking && !s.Health.Healthy {
+			p.tint(0, bad)
+		}
+		next := nextAfterFinding(f.Code)
+		if i+1 < len(shown) && nextAfterFinding(shown[i+1].Code) == next {
+			continue // it is said once, after the last of them
+		}
+		p.line("    -> %s", next)
+	}
+	if more := len(list) - mostProblems; more > 0 {
+		p.line("  and %d more: batchwarden status --json", more)
+	}
+}
+
+// statusUsers lists batch users, those that cannot be used first.
+func (a *app) statusUsers(p *page, s *condition) {
+	n := s.BatchUsers
+	if n.Total == 0 {
+		p.line("This machine has no batch users.")
+		return
+	}
+	if n.Shared > 0 {
+		p.line("%s readable by every machine of a platform.", counted(n.Shared, "password"))
+	}
+	users := slices.Clone(s.users)
+	slices.SortStableFunc(users, func(x, y wire.BatchUser) int { return rank(&x) - rank(&y) })
+	p.row("BATCH USER", "ACCOUNT", "STATE", "VERSION", "CONFIRMED", "NEXT ROTATION")
+	p.tint(0, strong)
+	for _, u := range users[:min(len(users), mostUsers)] {
+		next := "not announced"
+		if !u.Rotates.IsZero() {
+			next = "in " + span(u.Rotates.Sub(a.now()))
+		}
+		p.row(u.Name, account(&u), u.State, fmt.Sprint(u.Version), age(u.AgeSeconds), next)
+		p.tint(2, map[bool]tint{true: good, false: bad}[u.State == "ready"])
+	}
+	if more := len(users) - mostUsers; more > 0 {
+		p.line("and %d more: batchwarden batch-users", more)
+	}
+	if hidden := n.Total - len(users); hidden > 0 {
+		p.line("%s not yours to see.", counted(hidden, "batch user"))
+	}
+}
+
+func rank(u *wire.BatchUser) int {
+	if u.State == "ready" {
+		return 1
+	}
+	return 0
+}
+
+func statusPolicies(p *page, all []wire.Policy) {
+	if len(all) == 0 {
+		p.line("No realm has a policy.")
+		return
+	}
+	p.row("REALM", "MODEL", "POLICY", "VERSION", "CONFIRMED", "SCOPE")
+	p.tint(0, strong)
+	for _, d := range all {
+		version, confirmed := fmt.Sprint(d.Version), age(d.AgeSeconds)
+		if d.State == "missing" {
+			version, confirmed = "", ""
+		}
+		p.row(d.Realm, d.Model, d.State, version, confirmed, d.Scope)
+		p.tint(2, map[bool]tint{true: good, false: bad}[d.State == "active"])
+	}
+}
+
+func trouble(s wire.Sync) string {
 	switch {
 	case s.Outcome == "" || s.Outcome == "ok":
 		return "no failure is known"
@@ -109,13 +234,15 @@ func finding(f wire.Finding) string {
 	return text
 }
 
-func (a *app) batchUserCount(n wire.BatchUserCount) string {
-	text := fmt.Sprintf("%d, %d of them ready", n.Total, n.Ready)
-	if n.Stale > 0 {
-		text += fmt.Sprintf(", %d stale", n.Stale)
+func (a *app) jobCount(n wire.JobCount) string {
+	text := fmt.Sprintf("%d running", n.Running)
+	if !n.Oldest.IsZero() {
+		text += ", the oldest for " + span(a.now().Sub(n.Oldest))
 	}
-	if n.Shared > 0 {
-		text += fmt.Sprintf(", %d with a password that every machine of the platform can read", n.Shared)
+	for _, state := range slices.Sorted(maps.Keys(n.States)) {
+		if state != wire.Running {
+			text += fmt.Sprintf("; %d %s", n.States[state], state)
+		}
 	}
 	return text
 }
@@ -128,7 +255,7 @@ func (a *app) lastSync(s wire.Sync) string {
 	if s.Outcome == "ok" {
 		text += fmt.Sprintf("ok, %d changed, %d removed", s.Changed, s.Removed)
 	} else {
-		text += a.trouble(s)
+		text += s.Outcome
 	}
 	if !s.NextAttempt.IsZero() {
 		text += "; next in " + span(s.NextAttempt.Sub(a.now()))
@@ -144,15 +271,12 @@ func memory(m wire.Memory) string {
 }
 
 func localVault(v wire.LocalVault) string {
-	text := fmt.Sprintf("%d records, %s, key %s", v.Records, octets(v.Bytes), or(v.Key, "unknown"))
+	text := fmt.Sprintf("%s, %s, key %s", counted(v.Records, "record"), octets(v.Bytes), or(v.Key, "unknown"))
 	if v.KeyID != "" {
 		text += " " + v.KeyID
 	}
 	if v.Quarantined > 0 {
 		text += fmt.Sprintf(", %d quarantined", v.Quarantined)
-	}
-	if v.Error != "" {
-		text += "; " + v.Error
 	}
 	return text
 }
@@ -171,93 +295,4 @@ func (a *app) launcher(l wire.Launcher) string {
 		}
 	}
 	return text
-}
-
-func (a *app) policies(all []wire.Policy) string {
-	if len(all) == 0 {
-		return "\nNo realm has a policy.\n"
-	}
-	var p page
-	p.line("")
-	p.row("REALM", "MODEL", "VERSION", "STATE", "CONFIRMED", "SCOPE", "DETAIL")
-	for _, d := range all {
-		version, confirmed := fmt.Sprint(d.Version), span(time.Duration(d.AgeSeconds)*time.Second)+" ago"
-		if d.State == "missing" {
-			version, confirmed = "", ""
-		}
-		p.row(d.Realm, d.Model, version, d.State, confirmed, d.Scope, d.Detail)
-	}
-	return p.String()
-}
-
-func (a *app) whoamiCommand() *cobra.Command {
-	return plain(a, "whoami", "Show who the service takes you for, and what that allows",
-		(*client.Client).Whoami, whoamiText)
-}
-
-func whoamiText(w *wire.Whoami) string {
-	var p page
-	groups := make([]string, len(w.Peer.Groups))
-	for i, g := range w.Peer.Groups {
-		groups[i] = fmt.Sprint(g)
-	}
-	p.row("User", fmt.Sprintf("%s (uid %d, gid %d, groups %s), process %d",
-		or(w.Peer.User, "without a name"), w.Peer.UID, w.Peer.GID, orNone(groups), w.Peer.PID))
-	if w.Peer.Attested {
-		p.row("Program", or(w.Peer.Exe, "not known: "+or(w.Peer.NoExe, "no reason is known")))
-		if w.Peer.SHA256 != "" || w.Peer.NoSHA256 != "" {
-			p.row("SHA-256", or(w.Peer.SHA256, "not known: "+w.Peer.NoSHA256))
-		}
-		p.row("Unit", or(w.Peer.Unit, "none: no system service"))
-	} else {
-		p.row("Program", "not known: the launcher does not answer")
-	}
-	for _, e := range w.Entries {
-		if !e.Matched {
-			p.row("", fmt.Sprintf("not %s: %s", e.Client, e.Reason))
-		}
-	}
-	if w.Client == "" {
-		p.row("Client entry", "none: "+or(w.Reason, "no entry matches"))
-	} else {
-		p.row("Client entry", w.Client)
-		p.row("May", orNone(w.May))
-		p.row("Realms", orNone(w.Realms))
-	}
-	operator := "no"
-	if w.Operator {
-		operator = "yes: status, explain, sync, suspend"
-	}
-	p.row("Operator", operator)
-	p.row("Service", fmt.Sprintf("%s, API %d", w.Version, w.API))
-	p.row("Features", orNone(w.Features))
-	return p.String()
-}
-
-func (a *app) syncCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "sync",
-		Short: "Ask Vault now; returns when what changed is in force",
-		Args:  cobra.NoArgs,
-		RunE: a.ask(func(ctx context.Context, c *client.Client, _ []string) error {
-			s, err := c.Sync(ctx)
-			if err != nil {
-				return err
-			}
-			return a.answer(s, a.syncText(s), s.Outcome == "ok")
-		}),
-	}
-}
-
-func (a *app) syncText(s *wire.Sync) string {
-	var p page
-	if s.Outcome == "ok" {
-		p.line("Synced with %s: %d changed, %d removed.", or(s.Address, "Vault"), s.Changed, s.Removed)
-	} else {
-		p.line("Not synced with %s: %s. What was synced before stays in force.", or(s.Address, "Vault"), a.trouble(*s))
-	}
-	for _, f := range s.Faults {
-		p.line("  %s", finding(f))
-	}
-	return p.String()
 }

@@ -65,12 +65,25 @@ func cell(s string) string {
 
 // page is text in aligned columns. A row of one cell is a line by itself.
 type page struct {
-	rows [][]string
+	rows  [][]string
+	tints map[place]tint
+	painter
 }
+
+// place is one cell of a page.
+type place struct{ row, cell int }
 
 func (p *page) row(cells ...string) { p.rows = append(p.rows, cells) }
 
 func (p *page) line(format string, args ...any) { p.row(fmt.Sprintf(format, args...)) }
+
+// tint gives one cell of the last row a tint.
+func (p *page) tint(cell int, t tint) {
+	if p.tints == nil {
+		p.tints = map[place]tint{}
+	}
+	p.tints[place{len(p.rows) - 1, cell}] = t
+}
 
 func (p *page) String() string {
 	var b strings.Builder
@@ -85,8 +98,28 @@ func (p *page) String() string {
 	lines := strings.Split(b.String(), "\n")
 	for i := range lines {
 		lines[i] = strings.TrimRight(lines[i], " ")
+		if i < len(p.rows) {
+			lines[i] = p.painted(i, lines[i])
+		}
 	}
 	return strings.Join(lines, "\n")
+}
+
+// painted is a line of the page with its cells' tints: put on last, as they take no room.
+func (p *page) painted(row int, line string) string {
+	if !p.painter {
+		return line
+	}
+	var b strings.Builder
+	for i, c := range p.rows[row] {
+		before, after, found := strings.Cut(line, strings.TrimRight(c, " "))
+		if !found {
+			break
+		}
+		b.WriteString(before + p.paint(p.tints[place{row, i}], strings.TrimRight(c, " ")))
+		line = after
+	}
+	return b.String() + line
 }
 
 // span says a length of time in at most two units.

@@ -1,0 +1,40 @@
+package main
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+
+	"batchwarden/ipc/client"
+	"batchwarden/ipc/wire"
+)
+
+func (a *app) syncCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "sync",
+		Short: "Ask Vault now; returns when what changed is in force",
+		Args:  cobra.NoArgs,
+		RunE: a.ask(func(ctx context.Context, c *client.Client, _ []string) error {
+			done := a.working("Asking Vault")
+			s, err := c.Sync(ctx)
+			done()
+			if err != nil {
+				return err
+			}
+			return a.answer(s, a.syncText(s), s.Outcome == "ok")
+		}),
+	}
+}
+
+func (a *app) syncText(s *wire.Sync) string {
+	var p page
+	if s.Outcome == "ok" {
+		p.line("Synced with %s: %d changed, %d removed.", or(s.Address, "Vault"), s.Changed, s.Removed)
+	} else {
+		p.line("Not synced with %s: %s. What was synced before stays in force.", or(s.Address, "Vault"), trouble(*s))
+	}
+	for _, f := range s.Faults {
+		p.line("  %s", finding(f))
+	}
+	return p.String()
+}
