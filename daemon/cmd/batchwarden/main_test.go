@@ -99,7 +99,7 @@ func TestUsage(t *testing.T) {
 // TestNobodyListens: each command that asks the service says that it does not answer, where, and what to do.
 func TestNobodyListens(t *testing.T) {
 	for _, args := range [][]string{
-		{"status"}, {"whoami"}, {"sync"}, {"suspend"}, {"resume"}, {"jobs", "--forget", "1"}, {"batch-users"}, {"batch-users", "payroll"}, {"jobs"}, {"jobs", "1"},
+		{"status"}, {"whoami"}, {"sync"}, {"suspend"}, {"resume"}, {"jobs", "--forget", "1"}, {"batch-users"}, {"batch-users", "payroll"}, {"verify", "payroll"}, {"jobs"}, {"jobs", "1"},
 		{"output", "1"}, {"output", "-f", "--stderr", "1"},
 		{"run", "--realm", "r", "--as", "p", "--", "x"},
 		{"run", "--realm", "r", "--as", "p", "--dry-run", "--", "x"},

@@ -45,7 +45,7 @@ func whoamiText(w *wire.Whoami) string {
 	}
 	operator := "no"
 	if w.Operator {
-		operator = "yes: status, explain, sync, suspend"
+		operator = "yes: status, explain, sync, verify, suspend"
 	}
 	p.row("Operator", operator)
 	p.row("Service", fmt.Sprintf("%s, API %d", w.Version, w.API))
