@@ -179,6 +179,9 @@ func TestSourceTurns(t *testing.T) {
 	if got != "pw-first-turn" || a.Header.Get(wire.HeaderVersion) != "1" || err != nil || in < 0 || in > 3 {
 		t.Fatalf("%d, %v", a.Status, a.Header)
 	}
+	if u := batchUsers(t, b)["payroll"]; time.Until(u.Rotates) > 3*time.Second || time.Since(u.Rotates) > time.Minute {
+		t.Errorf("it rotates at %s", u.Rotates)
+	}
 	turn("pw-second-turn", 1000)
 	for deadline := time.Now().Add(15 * time.Second); ; time.Sleep(20 * time.Millisecond) { // the next poll is an hour away
 		if got, a = password(t, b); got == "pw-second-turn" {
