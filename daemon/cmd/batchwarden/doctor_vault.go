@@ -237,7 +237,7 @@ func (d *diagnosis) login(context.Context) []doctor.Check {
 		case slices.Contains(codes, y.Outcome):
 			return problem(name, y.Detail, mend)
 		case y.Outcome != "ok" && at < 0, at >= 0 && at <= stage:
-			return unknown(name, "the last sync did not get that far: "+d.app.trouble(y), "batchwarden sync, once that is mended")
+			return unknown(name, "the last sync did not get that far: "+trouble(y), "batchwarden sync, once that is mended")
 		}
 		return ok(name, good+d.app.when(y.LastAttempt))
 	}
@@ -293,7 +293,7 @@ func (d *diagnosis) synced(context.Context) []doctor.Check {
 	y := s.status.Sync
 	checks := []doctor.Check{ok(name, d.app.lastSync(y))}
 	if y.Outcome != "ok" {
-		text := "it does not succeed: " + d.app.trouble(y)
+		text := "it does not succeed: " + trouble(y)
 		if d.config != nil {
 			text += ". " + d.untilStale()
 		}

@@ -17,7 +17,7 @@ import (
 
 const (
 	usedSince = 30 * 24 * time.Hour
-	mostUsers = 1000 // subjects and clients that are told apart
+	mostUses = 1000 // subjects and clients that are told apart
 	mostJobs  = 3    // ids of each
 )
 
@@ -95,7 +95,7 @@ func (all *usage30) add(by map[[3]string]*used, r *audit.Record) {
 	key := [3]string{who, r.Client, r.Realm}
 	u := by[key]
 	if u == nil {
-		if len(by) == mostUsers {
+		if len(by) == mostUses {
 			all.More++
 			return
 		}
