@@ -36,18 +36,25 @@ func TestVerifySpeed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	began := time.Now()
-	sha256.Sum256(text)
-	hashing := time.Duration(float64(time.Since(began)) * 50e6 / float64(len(text))) // of some 50 MB
-	began = time.Now()
-	v := sound(t, file)
-	took := time.Since(began)
-	if v.Records < records {
-		t.Errorf("%+v", v)
+	// The best of some tries: others may have the processors.
+	hashing, took := time.Hour, time.Hour
+	for range 5 {
+		began := time.Now()
+		sha256.Sum256(text)
+		hashing = min(hashing, time.Duration(float64(time.Since(began))*50e6/float64(len(text)))) // of some 50 MB
+		began = time.Now()
+		v := sound(t, file)
+		took = min(took, time.Since(began))
+		if v.Records < records {
+			t.Errorf("%+v", v)
+		}
+		if took <= most {
+			break
+		}
 	}
-	t.Logf("%d records in %v; hashing alone %v", v.Records, took, hashing)
+	t.Logf("%d records in %v; hashing alone %v", records, took, hashing)
 	if took > most && took > 20*hashing {
-		t.Errorf("%d records took %v, hashing alone %v; want %v", v.Records, took, hashing, most)
+		t.Errorf("%d records took %v, hashing alone %v; want %v", records, took, hashing, most)
 	}
 }
 
