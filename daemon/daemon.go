@@ -32,6 +32,7 @@ import (
 	"batchwarden/platform/hostkey"
 	"batchwarden/platform/launch"
 	"batchwarden/platform/lockmem"
+	"batchwarden/platform/service"
 	"batchwarden/vault/refresh"
 	"batchwarden/vault/sealed"
 )
@@ -192,6 +193,7 @@ func serve(ctx context.Context, p parts, load func(context.Context) (*refresh.Re
 		p.startAll(start, refresher, doors)
 	}
 	<-ctx.Done()
+	p.tell(service.Stopping)
 
 	shut, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
 	defer cancel()
@@ -224,6 +226,7 @@ func (p parts) startAll(start func(string, func(context.Context) error), refresh
 	})
 	start("job ends", p.broker.AuditEnds)
 	start("state", p.broker.WatchState)
+	start("watchdog", p.watchdog)
 	begun := make(chan struct{}, 1)
 	start("names", func(ctx context.Context) error { return p.broker.WatchNames(ctx, begun) })
 	start("sockets", func(ctx context.Context) error {
@@ -264,6 +267,7 @@ func (p parts) answer(ctx context.Context, doors <-chan *net.UnixListener, begun
 				}
 			})
 			begun()
+			p.tell(service.Ready) // again after each session, which changes nothing
 			if p.config.SystemdSocket != "" {
 				p.credentials.session()
 			}

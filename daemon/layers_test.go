@@ -34,7 +34,7 @@ platform/hostkey       : platform/lockmem platform/safefile
 platform/hostkey/mint  : platform/hostkey platform/lockmem platform/safefile
 platform/launch        : platform/account platform/localsock platform/peer
 platform/launch/become : platform/account
-platform/launch/keeper : platform/account platform/boottime platform/launch platform/launch/become platform/localsock platform/pam platform/peer platform/safefile
+platform/launch/keeper : platform/account platform/boottime platform/launch platform/launch/become platform/localsock platform/pam platform/peer platform/safefile platform/service
 
 vault/snapshot :
 vault/documents : vault/snapshot
@@ -61,7 +61,7 @@ daemon/config             : daemon/strict platform/safefile
 daemon/limits             : daemon/config platform/account
 daemon/broker             : daemon/audit daemon/config daemon/policy ipc/wire platform/account platform/launch platform/lockmem platform/peer vault/snapshot
 daemon/metrics            : daemon/audit daemon/broker ipc/wire platform/lockmem platform/safefile
-daemon                    : daemon/audit daemon/broker daemon/config daemon/metrics daemon/policy ipc/server ipc/wire platform/boottime platform/heap platform/hostkey platform/launch platform/lockmem platform/localsock platform/peer platform/safefile vault/errand vault/refresh vault/sealed vault/snapshot
+daemon                    : daemon/audit daemon/broker daemon/config daemon/metrics daemon/policy ipc/server ipc/wire platform/boottime platform/heap platform/hostkey platform/launch platform/lockmem platform/localsock platform/peer platform/safefile platform/service vault/errand vault/refresh vault/sealed vault/snapshot
 
 daemon/cmd/batchwardend         : daemon daemon/config daemon/version daemon/policy daemon/policy/automic daemon/policy/stonebranch daemon/policy/opcon platform/service
 daemon/cmd/batchwarden          : daemon/audit daemon/config daemon/doctor daemon/version daemon/policy daemon/policy/automic daemon/policy/stonebranch daemon/policy/opcon daemon/strict ipc/client ipc/wire platform/account platform/account/nss platform/disk platform/hostkey platform/hostkey/mint platform/kernel platform/launch/keeper platform/localsock platform/lockmem platform/process platform/safefile vault/admin vault/documents vault/errand vault/probe vault/sealed vault/snapshot
@@ -71,6 +71,7 @@ daemon/cmd/batchwarden-sync     : daemon/config vault/errand vault/remote vault/
 daemon/policy/policytest : daemon/policy
 vault/vaulttest          : vault/admin
 vault/remote/remotetest  : vault/errand vault/remote vault/sealed vault/snapshot vault/vaulttest
+installer/linux          :
 installer/testbed        : ipc/wire vault/vaulttest
 installer/demo           : installer/testbed ipc/wire platform/memscan vault/vaulttest
 installer/bench          : installer/testbed ipc/wire platform/localsock platform/lockmem platform/peer vault/sealed vault/snapshot vault/vaulttest

@@ -140,6 +140,12 @@ func (l *Launcher) Status() Status {
 	return l.status
 }
 
+// Answers asks the launcher how it is, and returns nil when it said.
+func (l *Launcher) Answers(ctx context.Context) error {
+	_, err := l.ask(ctx, Request{Call: CallStatus})
+	return err
+}
+
 // Start asks for the start of a job on behalf of the process that made conn, a connection which the public socket
 // accepted. It returns once the job's pid is known, or its start has failed: then the job says so. Again means that
 // the same Owner, ID and Hash had been started before. An empty ID is replaced by one of the launcher's. When ctx

@@ -23,6 +23,7 @@ import (
 	"batchwarden/platform/localsock"
 	"batchwarden/platform/peer"
 	"batchwarden/platform/safefile"
+	"batchwarden/platform/service"
 )
 
 // housekeepEvery is how often ended jobs are looked at for being forgotten.
@@ -106,14 +107,16 @@ func run(ctx context.Context, c Config) (err error) {
 		c.Log.Error("the daemon's witness begins anew", "err", err)
 	}
 	defer func() { err = errors.Join(err, k.journal.close()) }()
-	public, private, err := k.listen()
+	passed := k.passedSockets()
+	public, private, err := k.listen(passed)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, public.Close(), k.public.Close()) }()
-	if err := k.listenForSystemd(); err != nil {
+	if err := k.listenForSystemd(passed); err != nil {
 		return err
 	}
+	k.closeUnused(passed)
 	if k.systemd != nil {
 		defer func() { err = errors.Join(err, k.systemd.Close()) }()
 	}
@@ -168,8 +171,13 @@ func (k *keeper) work(ctx context.Context, private *net.UnixListener) error {
 	k.takeUp()
 	serving.Go(func() { k.housekeep(ctx) })
 	serving.Go(func() { k.accept(ctx, private) })
+	k.tell(service.Ready)
+	serving.Go(func() {
+		service.Live(ctx, k.alive, func(err error) { k.Log.Error("the launcher does not work as it should", "err", err) })
+	})
 
 	<-ctx.Done()
+	k.tell(service.Stopping)
 	err := private.Close()
 	serving.Wait()
 	k.abandon()
@@ -179,8 +187,8 @@ func (k *keeper) work(ctx context.Context, private *net.UnixListener) error {
 	return err
 }
 
-// listen binds both sockets, in directories that it makes when they are missing.
-func (k *keeper) listen() (public, private *net.UnixListener, err error) {
+// listen binds both sockets, in directories that it makes when they are missing. The public one may be there already.
+func (k *keeper) listen(passed map[string]*net.UnixListener) (public, private *net.UnixListener, err error) {
 	gid := -1
 	if k.root {
 		gid = int(k.DaemonGID)
@@ -197,11 +205,13 @@ func (k *keeper) listen() (public, private *net.UnixListener, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	// A daemon that we handed an earlier public socket to may still serve it. Having been able to bind the private
-	// one we are the only launcher: the path is ours.
-	public, err = localsock.ListenWith(k.PublicSocket, localsock.Options{Mode: 0o666, GID: -1, Replace: true})
-	if err != nil {
-		return nil, nil, errors.Join(err, private.Close())
+	if public = take(passed, k.PublicSocket); public == nil {
+		// A daemon that we handed an earlier public socket to may still serve it. Having been able to bind the private
+		// one we are the only launcher: the path is ours.
+		public, err = localsock.ListenWith(k.PublicSocket, localsock.Options{Mode: 0o666, GID: -1, Replace: true})
+		if err != nil {
+			return nil, nil, errors.Join(err, private.Close())
+		}
 	}
 	k.public, err = localsock.Dup(public, "public socket")
 	if err != nil {

@@ -1,6 +1,7 @@
 package keeper
 
 import (
+	"net"
 	"os"
 	"path/filepath"
 
@@ -10,8 +11,11 @@ import (
 
 // listenForSystemd binds the socket that systemd connects to for credentials, if there is to be one. Only root can
 // connect to it.
-func (k *keeper) listenForSystemd() error {
+func (k *keeper) listenForSystemd(passed map[string]*net.UnixListener) error {
 	if k.SystemdSocket == "" {
+		return nil
+	}
+	if k.systemd = take(passed, k.SystemdSocket); k.systemd != nil {
 		return nil
 	}
 	if err := localsock.MakeDir(filepath.Dir(k.SystemdSocket), 0o755, -1); err != nil {
