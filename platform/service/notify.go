@@ -67,8 +67,11 @@ func Watchdog() time.Duration {
 	return time.Duration(n) * time.Microsecond
 }
 
-// lookEvery is between two looks where no watchdog wants to hear of them, and the most where one does.
-const lookEvery = 15 * time.Second
+// lookEvery is the most that is between two looks. The first ones are sooner: most of what there is to tell happens then.
+const (
+	lookEvery = 5 * time.Second
+	lookFirst = 500 * time.Millisecond
+)
 
 // Live looks again and again whether this process works, until ctx ends, and tells the service manager what look
 // returned, and that it is alive while look returns no error. A look has a quarter of the watchdog's time; one that
@@ -82,7 +85,7 @@ func Live(ctx context.Context, look func(context.Context) (status string, err er
 	if w := Watchdog(); w > 0 {
 		every = min(every, w/4)
 	}
-	last := ""
+	last, wait := "", min(every, lookFirst)
 	for {
 		bounded, cancel := context.WithTimeout(ctx, every)
 		status, err := look(bounded)
@@ -111,8 +114,9 @@ func Live(ctx context.Context, look func(context.Context) (status string, err er
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(every):
+		case <-time.After(wait):
 		}
+		wait = min(every, 2*wait)
 	}
 }
 
