@@ -21,7 +21,9 @@ platform/pam           :
 platform/trial         :
 platform/safefile      :
 platform/confine       :
-platform/service       :
+platform/account/create : platform/account
+platform/service        :
+platform/service/manage :
 platform/memscan       :
 platform/localsock     :
 platform/peer          :
@@ -64,7 +66,7 @@ daemon/metrics            : daemon/audit daemon/broker ipc/wire platform/lockmem
 daemon                    : daemon/audit daemon/broker daemon/config daemon/metrics daemon/policy ipc/server ipc/wire platform/boottime platform/heap platform/hostkey platform/launch platform/lockmem platform/localsock platform/peer platform/safefile platform/service vault/errand vault/refresh vault/sealed vault/snapshot
 
 daemon/cmd/batchwardend         : daemon daemon/config daemon/version daemon/policy daemon/policy/automic daemon/policy/stonebranch daemon/policy/opcon platform/service
-daemon/cmd/batchwarden          : daemon/audit daemon/config daemon/doctor daemon/version daemon/policy daemon/policy/automic daemon/policy/stonebranch daemon/policy/opcon daemon/strict ipc/client ipc/wire platform/account platform/account/nss platform/disk platform/hostkey platform/hostkey/mint platform/kernel platform/launch/keeper platform/localsock platform/lockmem platform/process platform/safefile vault/admin vault/documents vault/errand vault/probe vault/sealed vault/snapshot
+daemon/cmd/batchwarden          : daemon/audit daemon/config daemon/doctor daemon/version daemon/policy daemon/policy/automic daemon/policy/stonebranch daemon/policy/opcon daemon/strict installer/linux ipc/client ipc/wire platform/account platform/account/create platform/account/nss platform/disk platform/hostkey platform/hostkey/mint platform/kernel platform/launch/keeper platform/localsock platform/lockmem platform/process platform/safefile platform/service/manage vault/admin vault/documents vault/errand vault/probe vault/sealed vault/snapshot
 daemon/cmd/batchwarden-launcher : daemon/config daemon/limits daemon/version platform/account/nss platform/launch/become platform/launch/keeper platform/pam platform/service
 daemon/cmd/batchwarden-sync     : daemon/config vault/errand vault/remote vault/sealed vault/snapshot platform/confine platform/lockmem
 
@@ -98,8 +100,8 @@ var testSupport = map[string]bool{
 var without = map[string][]string{
 	"platform/launch/become":          {"net/http", "crypto/tls", "github.com/awnumar/memguard", "github.com/hashicorp/vault/api"},
 	"platform/launch/keeper":          {"net/http", "crypto/tls", "github.com/awnumar/memguard", "github.com/hashicorp/vault/api"},
-	"daemon/cmd/batchwarden-launcher": {"net/http", "crypto/tls", "github.com/awnumar/memguard", "github.com/hashicorp/vault/api"},
-	"daemon/cmd/batchwardend":         {"github.com/hashicorp/vault/api", "os/exec"},
+	"daemon/cmd/batchwarden-launcher": {"net/http", "crypto/tls", "github.com/kardianos/service", "github.com/awnumar/memguard", "github.com/hashicorp/vault/api"},
+	"daemon/cmd/batchwardend":         {"github.com/hashicorp/vault/api", "github.com/kardianos/service", "os/exec"},
 }
 
 // builds are the platforms that everything builds for.
