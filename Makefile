@@ -62,7 +62,7 @@ test: need-test build devserver rootfs promtool vet
 	@$(MAKE) --no-print-directory test-s390x race
 
 test-systemd: need-systemd build devserver rootfs
-	BATCHWARDEN_NO_SKIP=1 CGO_ENABLED=0 $(GO) test -count=1 -v -run '^(TestSystemd|TestCredentials)$$' ./daemon
+	BATCHWARDEN_NO_SKIP=1 CGO_ENABLED=0 $(GO) test -count=1 -v -run '^(TestSystemd|TestCredentials|TestInstall.*)$$' ./daemon
 
 # What the machine that TestSystemd boots is made of. The underscore keeps go from looking for packages in it.
 rootfs:

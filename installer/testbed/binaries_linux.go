@@ -67,7 +67,7 @@ func freshen() (err error) {
 }
 
 func newestSource(top string) (newest time.Time, err error) {
-	for _, root := range []string{"go.mod", "daemon", "vault", "platform", "ipc"} {
+	for _, root := range []string{"go.mod", "daemon", "vault", "platform", "ipc", "installer/linux"} {
 		err := filepath.WalkDir(filepath.Join(top, root), func(path string, d fs.DirEntry, err error) error {
 			if err != nil {
 				return err
@@ -76,7 +76,8 @@ func newestSource(top string) (newest time.Time, err error) {
 			if d.IsDir() && (name == "testdata" || name == "devserver") {
 				return fs.SkipDir
 			}
-			if strings.HasSuffix(name, "_test.go") || !strings.HasSuffix(name, ".go") && name != "go.mod" && filepath.Base(filepath.Dir(path)) != "child" {
+			whole := filepath.Base(filepath.Dir(path)) == "child" || root == "installer/linux" // what is no Go is in the programs too
+			if strings.HasSuffix(name, "_test.go") || !strings.HasSuffix(name, ".go") && name != "go.mod" && !whole {
 				return nil
 			}
 			info, err := os.Stat(path)

@@ -21,6 +21,7 @@ type Booted struct {
 	bed     *Bed
 	process *Process
 	leader  int // its process 1
+	relay   *relay
 }
 
 // RootFS returns the directory with a Debian that has systemd; make makes it.
@@ -103,7 +104,7 @@ func (b *Bed) Boot(units map[string]string) (m *Booted, err error) {
 		// Never without a network of its own: a systemd that shared ours would set it up anew.
 		argv: []string{
 			b.program("systemd-nspawn"), "--quiet", "--directory=" + m.Root, "--private-network", "--register=no", "--keep-unit",
-			"--capability=all", "--bind=" + b.Root + ":" + b.Root + ":norbind", "--console=pipe", "--boot",
+			"--capability=all", "--system-call-filter=memfd_secret", "--bind=" + b.Root + ":" + b.Root + ":norbind", "--console=pipe", "--boot",
 		},
 	}.start()
 	if err != nil {
@@ -236,6 +237,7 @@ func (m *Booted) Journal(lines int) string {
 
 // Stop ends everything in the machine at once, and removes what it was made of.
 func (m *Booted) Stop() error {
+	m.relay.close()
 	if m.leader > 0 && m.process.Running() {
 		_ = syscall.Kill(m.leader, syscall.SIGKILL) // with process 1 goes everything in there, and then nspawn
 		select {

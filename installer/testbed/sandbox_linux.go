@@ -20,6 +20,7 @@ const (
 	roleInit    = "init"    // process 1 of a sandbox
 	roleInside  = "inside"  // the program proper, in a sandbox
 	roleConnect = "connect" // opens connections as another user; see dial_linux.go
+	roleRelay   = "relay"   // brings connections to another network namespace; see relay_linux.go
 	roleAsk     = "ask"     // asks for a credential as systemd does; see ask_linux.go
 )
 
@@ -59,6 +60,12 @@ func Role() {
 		os.Exit(code)
 	case roleConnect:
 		connector()
+		os.Exit(0)
+	case roleRelay:
+		if err := relayInside(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
 		os.Exit(0)
 	case roleAsk:
 		if err := ask(); err != nil {
