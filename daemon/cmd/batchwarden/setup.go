@@ -28,7 +28,8 @@ const (
 )
 
 func (a *app) setupCommand() *cobra.Command {
-	return parent("setup", "Set this machine up", a.rekeyCommand())
+	return parent("setup", "Set this machine up",
+		a.installCommand(), a.uninstallCommand(), a.startCommand(), a.stopCommand(), a.restartCommand(), a.setupStatusCommand(), a.rekeyCommand())
 }
 
 // rekey is one change of the local vault's key.
