@@ -72,8 +72,8 @@ const drain = 5 * time.Second
 
 // Run serves until ctx ends, which is no error. It starts, waits for and ends
 // everything it needs. models are the policy models by the name that the
-// configuration gives them.
-func Run(ctx context.Context, c *config.Config, models map[string]policy.Model, version string, log *slog.Logger) (err error) {
+// configuration gives them, level is log's.
+func Run(ctx context.Context, c *config.Config, models map[string]policy.Model, version string, log *slog.Logger, level *slog.LevelVar) (err error) {
 	if err := lockmem.Harden(); err != nil {
 		log.Warn("the memory of this process is not protected from others of the same user", "err", err)
 	}
@@ -112,7 +112,7 @@ func Run(ctx context.Context, c *config.Config, models map[string]policy.Model, 
 		Memory: func() wire.Memory {
 			return wire.Memory{Backend: arena.Backend(), Degraded: arena.Degraded(), Dumpable: lockmem.Hardened() != nil}
 		},
-		Clock: clock, Monitor: counted, Version: version, Log: log,
+		Clock: clock, Monitor: counted, Version: version, Log: log, Level: level,
 		Suspension: suspension(c, log), KeepSuspension: keepSuspension(c),
 	})
 	counted.Watch(metrics.Source{Broker: b, Audit: records, Arena: arena})

@@ -41,6 +41,7 @@ type Launcher interface {
 	Check(ctx context.Context, requester *net.UnixConn, s launch.Spec, as *uint32) ([]launch.Check, error)
 	Verify(ctx context.Context, v launch.Verify, password *os.File) (launch.Verified, error)
 	Resolve(ctx context.Context, n launch.Names) (launch.Numbers, error)
+	LogLevel(ctx context.Context, name string) (now string, err error)
 	Status() launch.Status
 }
 
@@ -95,6 +96,7 @@ type Parts struct {
 	Monitor  Monitor // nil: nobody measures
 	Version  string
 	Log      *slog.Logger
+	Level    *slog.LevelVar // of Log
 
 	// Suspension is the one that an earlier start left behind, or nil; KeepSuspension puts a new one, or that there is
 	// none, where the next start finds it.

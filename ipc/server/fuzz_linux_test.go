@@ -112,6 +112,12 @@ func (h *heard) Suspend(_ context.Context, _ *peer.Connection, body *wire.Suspen
 func (h *heard) Resume(context.Context, *peer.Connection) (s wire.Suspension, err error) {
 	return s, nil
 }
+func (h *heard) LogLevel(_ context.Context, _ *peer.Connection, body *wire.SetLogLevel) (l wire.LogLevel, err error) {
+	if body != nil {
+		h.hear(body)
+	}
+	return l, nil
+}
 func (h *heard) Rekey(_ context.Context, _ *peer.Connection, body *wire.HostKey, _ *os.File) (k wire.HostKey, err error) {
 	h.hear(body)
 	return k, nil

@@ -45,6 +45,8 @@ var table = []route{
 	{"POST /v1/sync", wire.MaxSmall, (*Server).sync},
 	{"POST /v1/rekey", wire.MaxSmall, (*Server).rekey},
 	{"GET /metrics", 0, (*Server).metrics},
+	{"GET /v1/log-level", 0, (*Server).logLevel},
+	{"POST /v1/log-level", wire.MaxSmall, (*Server).setLogLevel},
 }
 
 // later are the calls of the contract that this version does not have. They

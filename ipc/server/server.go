@@ -59,6 +59,8 @@ type Broker interface {
 	Metrics(context.Context, *peer.Connection) ([]byte, error)
 	Suspend(context.Context, *peer.Connection, *wire.Suspend) (wire.Suspension, error)
 	Resume(context.Context, *peer.Connection) (wire.Suspension, error)
+	// LogLevel changes nothing when body is nil.
+	LogLevel(ctx context.Context, p *peer.Connection, body *wire.SetLogLevel) (wire.LogLevel, error)
 	// Rekey reads the key from the pipe, which is open until it returns.
 	Rekey(ctx context.Context, p *peer.Connection, body *wire.HostKey, key *os.File) (wire.HostKey, error)
 }

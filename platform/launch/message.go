@@ -54,7 +54,9 @@ const (
 	CallResolve = "resolve"
 	// Verify; descriptor: the pipe that the password is in -> Verified
 	CallVerify = "verify"
-	CallCancel = "cancel" // Number: the request that nobody waits for any more; not answered itself
+	// Level, "" to ask -> Level: of the launcher's log
+	CallLogLevel = "log_level"
+	CallCancel   = "cancel" // Number: the request that nobody waits for any more; not answered itself
 )
 
 // Request is one frame of the daemon.
@@ -79,6 +81,8 @@ type Request struct {
 	Names *Names `json:"names,omitempty"`
 
 	Verify *Verify `json:"verify,omitempty"`
+
+	Level string `json:"level,omitempty"`
 }
 
 // Answer is one frame of the launcher.
@@ -100,6 +104,8 @@ type Answer struct {
 	Numbers *Numbers `json:"numbers,omitempty"`
 
 	Verified *Verified `json:"verified,omitempty"`
+
+	Level string `json:"level,omitempty"`
 }
 
 // SyncExit is how a sync worker ended; ExitCode -1 when a signal did it.

@@ -6,13 +6,12 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io/fs"
-	"log/slog"
 	"os"
 	"path/filepath"
 
 	"batchwarden/daemon/config"
 	"batchwarden/daemon/limits"
+	"batchwarden/daemon/logs"
 	"batchwarden/daemon/version"
 	"batchwarden/platform/account/nss"
 	"batchwarden/platform/launch/become"
@@ -72,6 +71,7 @@ func assemble(file, limitsFile string) (keeper.Config, error) {
 	if err := errors.Join(err, selfErr, absErr); err != nil {
 		return keeper.Config{}, err
 	}
+	log, level := logs.New(os.Stderr, c.Log)
 	owner := limits.New(limitsFile, []uint32{daemon.UID, worker.UID}, accounts)
 	return keeper.Config{
 		Version:       version.Number,
@@ -102,21 +102,7 @@ func assemble(file, limitsFile string) (keeper.Config, error) {
 		CaptureMax:  c.Jobs.CaptureMax,
 		MaxRunning:  c.Jobs.MaxRunning,
 		JournalSync: c.Audit.Sync,
-		Log:         slog.New(logHandler(c.Log)),
+		Log:         log,
+		Level:       level,
 	}, nil
-}
-
-// logHandler writes text to a terminal and JSON to everything else, unless the configuration says which.
-func logHandler(c config.Log) slog.Handler {
-	options := &slog.HandlerOptions{}
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(c.Level)); err == nil {
-		options.Level = level // else the default; the configuration was checked
-	}
-	info, err := os.Stderr.Stat()
-	terminal := err == nil && info.Mode()&fs.ModeCharDevice != 0
-	if c.Format == "text" || c.Format != "json" && terminal {
-		return slog.NewTextHandler(os.Stderr, options)
-	}
-	return slog.NewJSONHandler(os.Stderr, options)
 }

@@ -5,11 +5,11 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"log/slog"
 	"os"
 
 	"batchwarden/daemon"
 	"batchwarden/daemon/config"
+	"batchwarden/daemon/logs"
 	"batchwarden/daemon/policy"
 	"batchwarden/daemon/policy/automic"
 	"batchwarden/daemon/policy/opcon"
@@ -53,10 +53,10 @@ func run(file string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return exitConfig
 	}
-	log := slog.New(daemon.LogHandler(os.Stderr, c.Log))
+	log, level := logs.New(os.Stderr, c.Log)
 	ctx, stop := service.Context()
 	defer stop()
-	err = daemon.Run(ctx, c, models, version.Number, log)
+	err = daemon.Run(ctx, c, models, version.Number, log, level)
 	switch {
 	case err == nil:
 		return 0

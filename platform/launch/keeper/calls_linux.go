@@ -60,6 +60,9 @@ func (k *keeper) call(ctx context.Context, r *launch.Request, files []*os.File) 
 	case launch.CallVerify:
 		verified, err := k.verify(ctx, r.Verify, files[0])
 		return launch.Answer{Verified: verified}, nil, err
+	case launch.CallLogLevel:
+		level, err := k.logLevel(ctx, r.Level)
+		return launch.Answer{Level: level}, nil, err
 	case launch.CallSystemd:
 		give, err := k.giveSystemd()
 		return a, give, err

@@ -50,7 +50,8 @@ type Config struct {
 	// JournalSync is the time within which a record is on the disk; 0: before its act.
 	JournalSync time.Duration
 
-	Log *slog.Logger
+	Log   *slog.Logger
+	Level *slog.LevelVar // of Log; nil: it cannot be changed
 }
 
 // Ask is one launch as the limits see it.
