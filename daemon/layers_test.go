@@ -14,7 +14,8 @@ import (
 // Read upwards, it is the story of a launch; read across vault/, the story
 // of a secret.
 const layers = `
-platform/lockmem       :
+platform/secret        :
+platform/lockmem       : platform/secret
 platform/account       :
 platform/account/nss   : platform/account
 platform/pam           :
@@ -39,12 +40,12 @@ platform/launch/become : platform/account
 platform/launch/keeper : platform/account platform/boottime platform/launch platform/launch/become platform/localsock platform/pam platform/peer platform/safefile platform/service
 
 vault/snapshot :
-vault/documents : vault/snapshot
+vault/documents : vault/snapshot platform/secret
 vault/sealed   : vault/snapshot platform/hostkey platform/lockmem platform/safefile
-vault/errand   : vault/sealed vault/snapshot
-vault/remote   : vault/documents vault/errand vault/sealed vault/snapshot
+vault/errand   : vault/sealed vault/snapshot platform/secret
+vault/remote   : vault/documents vault/errand vault/sealed vault/snapshot platform/secret
 vault/refresh  : vault/errand vault/sealed vault/snapshot platform/lockmem
-vault/admin    : vault/documents
+vault/admin    : vault/documents platform/secret
 vault/probe    :
 
 ipc/wire   :
@@ -71,6 +72,7 @@ daemon/cmd/batchwarden          : daemon/audit daemon/config daemon/doctor daemo
 daemon/cmd/batchwarden-launcher : daemon/config daemon/limits daemon/version platform/account/nss platform/launch/become platform/launch/keeper platform/pam platform/service daemon/logs
 daemon/cmd/batchwarden-sync     : daemon/config vault/errand vault/remote vault/sealed vault/snapshot platform/confine platform/lockmem
 
+platform/secret/secrettest :
 daemon/policy/policytest : daemon/policy
 vault/vaulttest          : vault/admin
 vault/remote/remotetest  : vault/errand vault/remote vault/sealed vault/snapshot vault/vaulttest
@@ -84,14 +86,15 @@ installer/bench          : installer/testbed ipc/wire platform/localsock platfor
 // built with; nothing that is installed may import them. Those marked may
 // start processes, and be other users.
 var testSupport = map[string]bool{
-	"platform/memscan":         false,
-	"platform/trial":           true,
-	"daemon/policy/policytest": false,
-	"vault/remote/remotetest":  false,
-	"vault/vaulttest":          true,
-	"installer/testbed":        true,
-	"installer/demo":           true,
-	"installer/bench":          true,
+	"platform/memscan":           false,
+	"platform/secret/secrettest": false,
+	"platform/trial":             true,
+	"daemon/policy/policytest":   false,
+	"vault/remote/remotetest":    false,
+	"vault/vaulttest":            true,
+	"installer/testbed":          true,
+	"installer/demo":             true,
+	"installer/bench":            true,
 }
 
 // without says what a package must not contain, however it got there: the

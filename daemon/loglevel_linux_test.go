@@ -11,7 +11,9 @@ import (
 // An operator changes how much both services log while they run; nobody else does.
 func TestLogLevel(t *testing.T) {
 	b := testbed.New(t, testbed.Options{})
-	at := func(daemon, launcher string) string { return "batchwardend          " + daemon + "\nbatchwarden-launcher  " + launcher + "\n" }
+	at := func(daemon, launcher string) string {
+		return "batchwardend          " + daemon + "\nbatchwarden-launcher  " + launcher + "\n"
+	}
 	for _, c := range []struct {
 		as   testbed.Account
 		args []string

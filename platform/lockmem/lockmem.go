@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 	"unsafe"
+
+	"batchwarden/platform/secret"
 )
 
 // SlotSize is the size of a slot, and the most that a borrowed Buffer holds.
@@ -257,6 +259,8 @@ func Watch(ctx context.Context, every time.Duration, report func(error)) {
 // A Buffer is a piece of an arena. It refuses to be printed or encoded in any way. It is for one
 // goroutine at a time.
 type Buffer struct {
+	secret.Mute
+
 	// A bare pointer: a printer that finds its way here past the methods below shows an address.
 	p    unsafe.Pointer
 	size int

@@ -21,6 +21,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/nacl/secretbox"
+
+	"batchwarden/platform/secret"
 )
 
 const canary = "correct-horse-battery-staple"
@@ -317,7 +319,7 @@ func TestBufferRefusesToBeShown(t *testing.T) {
 	if _, err := k.MarshalText(); err == nil {
 		t.Error("text encodes a buffer")
 	}
-	if got := fmt.Sprintf("%v %+v %#v %s %x", k, *k, k, k, k); got != strings.TrimSpace(strings.Repeat(shown+" ", 5)) {
+	if got := fmt.Sprintf("%v %+v %#v %s %x", k, *k, k, k, k); got != strings.TrimSpace(strings.Repeat(secret.Shown+" ", 5)) {
 		t.Errorf("got %q", got)
 	}
 }

@@ -23,6 +23,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/api"
+
+	"batchwarden/platform/secret"
 )
 
 // The mounts that are used where the configuration names none.
@@ -54,6 +56,7 @@ var (
 // Config says where Vault is and who asks. Nothing else is read from the environment
 // than the proxy.
 type Config struct {
+	secret.Mute
 	Address   string // VAULT_ADDR
 	Token     string // VAULT_TOKEN
 	Namespace string // VAULT_NAMESPACE
@@ -100,6 +103,7 @@ func (s Step) String() string {
 
 // Admin sets Vault up on behalf of one operator.
 type Admin struct {
+	secret.Mute
 	conf  Config
 	api   *api.Client
 	conns *http.Transport

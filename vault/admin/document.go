@@ -7,6 +7,8 @@ import (
 	"net/url"
 	"strconv"
 	"time"
+
+	"batchwarden/platform/secret"
 )
 
 // folders are where documents lie in a scope.
@@ -22,6 +24,7 @@ const (
 // document is the current version of a document. text is nil when it is deleted
 // or was never there; version is then still what a change has to name.
 type document struct {
+	secret.Mute
 	text    json.RawMessage
 	version int64
 	created time.Time

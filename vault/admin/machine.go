@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"batchwarden/platform/secret"
 	"batchwarden/vault/documents"
 
 	"github.com/hashicorp/vault/api"
@@ -47,6 +48,7 @@ type Machine struct {
 
 // Credentials are what a machine logs in with.
 type Credentials struct {
+	secret.Quiet
 	Machine         string    `json:"machine"`
 	RoleID          string    `json:"role_id"`
 	WrappedSecretID string    `json:"wrapped_secret_id,omitempty"` // a token that can be unwrapped once; empty: none was issued

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 	"unicode"
+
+	"batchwarden/platform/secret"
 )
 
 const (
@@ -85,6 +87,7 @@ func parseValue(d *json.Decoder, depth int) (any, error) {
 
 // fields takes members out of an object, and notes what is wrong with them.
 type fields struct {
+	secret.Mute
 	place  string // "names."
 	o      object
 	faults *[]string

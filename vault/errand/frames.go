@@ -9,22 +9,19 @@ import (
 	"io"
 	"iter"
 	"slices"
+
+	"batchwarden/platform/secret"
 )
 
 // Keys is what comes before the task.
 type Keys struct {
+	secret.Mute
 	Batch [KeySize]byte // seals what is found
 	Token [KeySize]byte // opens Task.Token; zeros when there is none
 }
 
 // Wipe overwrites both keys.
 func (k *Keys) Wipe() { clear(k.Batch[:]); clear(k.Token[:]) }
-
-// String keeps the keys out of every log and message.
-func (k Keys) String() string { return "errand.Keys" }
-
-// GoString is String.
-func (k Keys) GoString() string { return k.String() }
 
 // kind is a frame's first octet.
 type kind byte

@@ -18,6 +18,7 @@ import (
 	"time"
 	"unicode"
 
+	"batchwarden/platform/secret"
 	"batchwarden/vault/errand"
 )
 
@@ -45,6 +46,7 @@ func (t *trouble) fatal() bool {
 
 // answer is what the server said: 2xx, or a 4xx that Vault itself wrote.
 type answer struct {
+	secret.Mute
 	status int
 	body   []byte
 	errors []string // of a 4xx
@@ -53,6 +55,7 @@ type answer struct {
 
 // client sends requests, at most parallel at a time.
 type client struct {
+	secret.Mute
 	server
 	room chan struct{}
 

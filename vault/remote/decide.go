@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"batchwarden/platform/secret"
 	"batchwarden/vault/documents"
 	"batchwarden/vault/errand"
 	"batchwarden/vault/snapshot"
@@ -15,6 +16,7 @@ import (
 
 // view is one scope as the server showed it.
 type view struct {
+	secret.Mute
 	scope  string
 	part   bool                       // no list was asked for: what is not seen may be there
 	lists  map[snapshot.Kind]*trouble // nil: the list was answered whole
@@ -37,6 +39,7 @@ const (
 )
 
 type sight struct {
+	secret.Mute
 	state   state
 	version int64
 	created time.Time

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"batchwarden/platform/secret"
 	"batchwarden/vault/errand"
 	"batchwarden/vault/sealed"
 )
@@ -15,6 +16,7 @@ import (
 // was unwrapped cannot be unwrapped again, and marks are compared for as long as
 // there are sources.
 type kept struct {
+	secret.Quiet
 	Session *session   `json:"session,omitempty"`
 	Secret  *unwrapped `json:"secret,omitempty"`
 	Bad     *badWrap   `json:"bad,omitempty"`
@@ -24,6 +26,7 @@ type kept struct {
 
 // keep is what is kept, on its way through a run.
 type keep struct {
+	secret.Mute
 	kept
 	before []byte // the text that the task brought; nil: none, or none that opens
 

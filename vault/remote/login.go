@@ -11,6 +11,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"batchwarden/platform/secret"
 )
 
 // The methods of Auth.
@@ -37,6 +39,7 @@ type Auth struct {
 
 // login is what the machine proves itself with.
 type login struct {
+	secret.Mute
 	path    string         // empty: token is all there is
 	body    map[string]any // sent to path
 	token   string         // ready-made

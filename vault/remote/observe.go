@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"batchwarden/platform/secret"
 	"batchwarden/vault/documents"
 	"batchwarden/vault/errand"
 	"batchwarden/vault/snapshot"
@@ -337,6 +338,7 @@ func (r *run) refusal(a answer, what string) *trouble {
 
 // document is one version of one document.
 type document struct {
+	secret.Mute
 	text json.RawMessage
 	age  versionAge
 }

@@ -38,6 +38,7 @@ import (
 	"errors"
 	"fmt"
 
+	"batchwarden/platform/secret"
 	"batchwarden/vault/documents"
 	"batchwarden/vault/errand"
 )
@@ -59,6 +60,7 @@ type Config struct {
 
 // Source reads one server for one machine.
 type Source struct {
+	secret.Mute
 	conf    Config
 	tls     *tls.Config
 	login   login

@@ -11,6 +11,8 @@ import (
 	"net/url"
 	"path"
 	"sync/atomic"
+
+	"batchwarden/platform/secret"
 )
 
 // server is where requests go. Vault's own client library would do as much, but
@@ -23,7 +25,10 @@ type server struct {
 }
 
 // caller is who asks; the zero caller is anybody.
-type caller struct{ token, namespace string }
+type caller struct {
+	secret.Mute
+	token, namespace string
+}
 
 var errDowngrade = errors.New("a redirect to a place without TLS")
 

@@ -8,11 +8,13 @@ import (
 	"strings"
 	"time"
 
+	"batchwarden/platform/secret"
 	"batchwarden/vault/errand"
 )
 
 // session is a token and what is known of it.
 type session struct {
+	secret.Quiet
 	Token   string        `json:"token"`
 	Print   string        `json:"print"` // of the login it came from
 	From    time.Time     `json:"from"`  // when it was given or renewed
@@ -109,6 +111,7 @@ func (r *run) use(s *session) {
 
 // auth is the part of an answer that gives or prolongs a token.
 type auth struct {
+	secret.Mute
 	Auth struct {
 		ClientToken   string            `json:"client_token"`
 		LeaseDuration int64             `json:"lease_duration"`

@@ -123,7 +123,7 @@ func TestWhatIsKept(t *testing.T) {
 
 	second := worker(2, first.keys, token) // logs in
 	second.session = &session{Token: "t", Print: "p", From: day, Life: time.Hour}
-	second.keep.Secret = &unwrapped{"w", "s"}
+	second.keep.Secret = &unwrapped{From: "w", SecretID: "s"}
 	after := leave(second)
 	if after.Token == nil || after.KeepToken || !after.TokenExpires.Equal(day.Add(time.Hour)) {
 		t.Errorf("got %+v after a login", after)

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"batchwarden/platform/secret"
 	"batchwarden/vault/documents"
 	"batchwarden/vault/errand"
 	"batchwarden/vault/snapshot"
@@ -82,6 +83,7 @@ func below(path, prefix []string) bool {
 
 // sourced is what lies at a source.
 type sourced struct {
+	secret.Mute
 	path     string
 	username string // empty: it does not say
 	password []byte

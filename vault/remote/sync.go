@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"batchwarden/platform/secret"
 	"batchwarden/vault/errand"
 	"batchwarden/vault/sealed"
 	"batchwarden/vault/snapshot"
@@ -22,6 +23,7 @@ const (
 
 // run is one errand.
 type run struct {
+	secret.Mute
 	source  *Source
 	client  *client
 	session *session

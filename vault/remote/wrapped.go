@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"batchwarden/platform/secret"
 	"batchwarden/vault/errand"
 )
 
@@ -14,6 +15,7 @@ import (
 // not tried again. Nor is one unwrapped that holds anything else than a
 // secret_id: somebody could have put it there, and keep its content.
 type wrapped struct {
+	secret.Mute
 	token string // empty: the file is not there
 	mount string
 	role  string // empty: any
@@ -31,6 +33,7 @@ func newWrapped(c Config, token string) *wrapped {
 
 // unwrapped is a secret_id with the digest of the token it was wrapped with.
 type unwrapped struct {
+	secret.Quiet
 	From     string `json:"from"`
 	SecretID string `json:"secret_id"`
 }

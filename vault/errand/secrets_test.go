@@ -1,0 +1,9 @@
+package errand
+
+import (
+	"testing"
+
+	"batchwarden/platform/secret/secrettest"
+)
+
+func TestSecretsAreNotShown(t *testing.T) { secrettest.Mute(t, Keys{}) }
