@@ -93,8 +93,10 @@ Exit codes: 0 yes; 1 no (denied, unhealthy); 64 usage; 69 the service does not a
 		a.runCommand(), a.authorizeCommand(), a.explainCommand(), a.preflightCommand(),
 		a.batchUsersCommand(), a.verifyCommand(), a.retrieveCommand(),
 		a.jobsCommand(), a.outputCommand(), a.signalCommand(), a.auditCommand(), a.metricsCommand(),
-		a.doctorCommand(), a.configCommand(), a.policyCommand(), a.adminCommand(), a.setupCommand(), a.supportCommand(), a.versionCommand(),
+		a.doctorCommand(), a.configCommand(), a.policyCommand(), a.adminCommand(), a.setupCommand(), a.supportCommand(), a.versionCommand(), a.manCommand(),
 	)
+	root.AddCommand(topicCommands()...)
+	a.complete(root)
 	return root
 }
 
