@@ -1,8 +1,14 @@
 package main
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"io/fs"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
 
 	"batchwarden/ipc/client"
 	"batchwarden/ipc/wire"
@@ -46,7 +52,7 @@ var nextByCode = map[string]string{
 }
 
 // advice is what to do about an error, "" when the error says so itself.
-func advice(err error, code int) string {
+func advice(err error) string {
 	if p, is := errors.AsType[*wire.Problem](err); is {
 		return nextByCode[p.Code]
 	}
@@ -54,11 +60,47 @@ func advice(err error, code int) string {
 	case errors.Is(err, client.ErrOwner):
 		return "Nothing was sent: somebody else than root could have put that socket there. Name the right one with --socket."
 	case errors.Is(err, client.ErrUnreachable) && errors.Is(err, fs.ErrNotExist):
-		return "Is batchwardend running? If its socket is elsewhere, name it with --socket or BATCHWARDEN_SOCKET. batchwarden doctor looks for what is wrong."
+		return "Is batchwardend running? batchwarden doctor looks for what is wrong. If its socket is elsewhere, name it with --socket or BATCHWARDEN_SOCKET."
+	case errors.Is(err, client.ErrUnreachable) && errors.Is(err, fs.ErrPermission):
+		return "You may not connect to that socket: its mode, or that of its directory, is not what it should be (0666, 0755)."
 	case errors.Is(err, client.ErrUnreachable):
-		return "Is batchwardend running? batchwarden doctor looks for what is wrong."
-	case code == exitUsage:
-		return "batchwarden --help, or --help after a command, shows how it is used."
+		return "Is batchwardend running? batchwarden doctor looks for what is wrong; its log is in journalctl -u batchwardend -u batchwarden-launcher."
 	}
 	return ""
+}
+
+// howUsed is how the command that did not understand its arguments is used.
+func howUsed(cmd *cobra.Command) string {
+	if !cmd.HasParent() {
+		return "batchwarden --help lists the commands; batchwarden help topics explains the words."
+	}
+	return fmt.Sprintf("It is used as: %s\n%s --help says more.", cmd.UseLine(), cmd.CommandPath())
+}
+
+// patience is how long nobody answers before it is said.
+const patience = 3 * time.Second
+
+// sayWaiting says on stderr that nobody answers, once a person begins to wonder: the socket is there, and lets anybody
+// connect, also while batchwardend is not running, as the launcher holds it. What waits for something else, as a job's
+// end, is left in peace. stop ends it.
+func (a *app) sayWaiting(ctx context.Context) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var asking sync.WaitGroup
+	asking.Go(func() { // ends with ctx
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(patience):
+		}
+		c := client.New(a.socket)
+		defer c.Close()
+		if _, err := within(ctx, patience, c.Health); errors.Is(err, client.ErrUnreachable) && ctx.Err() == nil {
+			fmt.Fprintf(a.errs, "batchwarden: still waiting for an answer at %s; is batchwardend running? "+
+				"batchwarden doctor looks for what is wrong. Ctrl-C ends the waiting.\n", clean(a.socket))
+		}
+	})
+	return func() {
+		cancel()
+		asking.Wait()
+	}
 }

@@ -56,11 +56,15 @@ func (a *app) run(ctx context.Context, args []string) int {
 	root.SetIn(a.in)
 	root.SetOut(a.out)
 	root.SetErr(a.errs)
-	err := root.ExecuteContext(ctx)
+	used, err := root.ExecuteContextC(ctx)
 	code := exitCode(err)
 	if err != nil && err.Error() != "" {
 		fmt.Fprintf(a.errs, "batchwarden: %s\n", clean(err.Error()))
-		if next := advice(err, code); next != "" {
+		next := advice(err)
+		if code == exitUsage && next == "" {
+			next = howUsed(used)
+		}
+		if next != "" {
 			fmt.Fprintf(a.errs, "%s\n", next)
 		}
 	}
@@ -108,6 +112,7 @@ func (a *app) ask(f asking) func(*cobra.Command, []string) error {
 	return do(func(cmd *cobra.Command, args []string) error {
 		c := client.New(a.socket)
 		defer c.Close()
+		defer a.sayWaiting(cmd.Context())()
 		return f(cmd.Context(), c, args)
 	})
 }

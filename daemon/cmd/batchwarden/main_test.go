@@ -151,7 +151,7 @@ func TestProblems(t *testing.T) {
 	var b strings.Builder
 	for _, code := range sortedCodes() {
 		p := wire.NewProblem(code, "")
-		next := advice(p, codeOf(p))
+		next := advice(p)
 		if next == "" {
 			t.Errorf("%s: there is no advice", code)
 		}
