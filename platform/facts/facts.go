@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"time"
 )
@@ -18,12 +17,6 @@ type Fact struct {
 	Text string
 	Err  error
 }
-
-// maxFile bounds one file that is read, and maxJournal what the journal says, in octets.
-const (
-	maxFile    = 1 << 20
-	maxJournal = 8 << 20
-)
 
 // System is kernel, distribution, memory, cgroups and the settings that matter to us.
 func System() []Fact { return system() }
@@ -65,8 +58,3 @@ func List(dir string, most int) string {
 	})
 	return b.String()
 }
-
-// held finds settings of units whose values may be secrets.
-var held = regexp.MustCompile(`(?m)^(\s*(?:Environment|SetCredential|SetCredentialEncrypted)\s*=)(?:[^\n]*\\\n)*[^\n]*$`)
-
-func withoutValues(unit string) string { return held.ReplaceAllString(unit, "$1(left out)") }

@@ -10,10 +10,17 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"syscall"
+)
+
+// maxFile bounds one file that is read, and maxJournal what the journal says, in octets.
+const (
+	maxFile    = 1 << 20
+	maxJournal = 8 << 20
 )
 
 func system() []Fact {
@@ -161,3 +168,8 @@ func journal(ctx context.Context, lines int, units []string) (string, error) {
 	}
 	return string(text), nil
 }
+
+// held finds settings of units whose values may be secrets.
+var held = regexp.MustCompile(`(?m)^(\s*(?:Environment|SetCredential|SetCredentialEncrypted)\s*=)(?:[^\n]*\\\n)*[^\n]*$`)
+
+func withoutValues(unit string) string { return held.ReplaceAllString(unit, "$1(left out)") }
