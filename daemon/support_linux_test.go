@@ -129,6 +129,7 @@ func TestSupportBundle(t *testing.T) {
 	t.Run("root", func(t *testing.T) {
 		files, _ := make(t, testbed.Root)
 		has(t, files, "configuration.json", b.Etc+"/secret_id")
+		has(t, files, "doctor.json", `"healthy"`, `"local_vault`)
 		has(t, files, "limits.json", b.Accounts.LSAM.Name)
 		has(t, files, "service/status.json", `"state": "online"`)
 		has(t, files, "audit.jsonl", testbed.User, `CORP\\jo doe`, argv)

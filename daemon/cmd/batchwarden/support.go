@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"batchwarden/daemon/config"
+	"batchwarden/daemon/doctor"
 	"batchwarden/ipc/client"
 	"batchwarden/ipc/wire"
 )
@@ -37,9 +38,9 @@ func (a *app) supportCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "support [--out FILE.tar.gz] [--without-names]",
 		Short: "Collect into one file what somebody needs who is to help",
-		Long: `Collect versions, configuration, status, recent logs and audit records, units and facts about the host in one file,
-for somebody who is to help. No password, token or key is in it: files that hold one are named with mode and size, and
-never read. It works also when the service is down, and as any user; what could not be looked at is said in README.txt.
+		Long: `Collect versions, configuration, status, what doctor finds, recent logs and audit records, units and facts about the host in one file,
+for somebody who is to help. No password, token or key is in it: of files that hold one there are name, owner, mode and
+size. It works also when the service is down, and as any user; what could not be looked at is said in README.txt.
 Look through the file before you send it: subjects, accounts, hosts and paths are in it by their names.
 
 --without-names gives the controllers' users other names, the same all through the bundle, and leaves out commands'
@@ -77,7 +78,7 @@ func (a *app) support(ctx context.Context, o supportOptions) error {
 	}
 	b.versions()
 	b.service(ctx, a.socket, o.withoutNames)
-	b.doctor()
+	b.doctor(a.examine(ctx, installation{file: o.config, limits: o.limits}), o.withoutNames)
 	b.logs(ctx)
 	b.records(ctx, c, o.withoutNames)
 	b.host(c, o)
@@ -158,8 +159,14 @@ func leaveOutFaults(v any) {
 const leftOut = "(left out)"
 
 // doctor is what "batchwarden doctor" finds.
-func (b *bundle) doctor() {
-	b.miss("doctor.json", errors.New("this version has no doctor"))
+func (b *bundle) doctor(r *report, withoutNames bool) {
+	for i, c := range r.Checks {
+		about := strings.HasPrefix(c.Name, "polic") || strings.HasPrefix(c.Name, "document") || c.Name == "sync"
+		if withoutNames && about && c.Result != doctor.OK {
+			r.Checks[i].Reason = leftOut // it may quote a policy document
+		}
+	}
+	b.json("doctor.json", r)
 }
 
 // json adds v as JSON.

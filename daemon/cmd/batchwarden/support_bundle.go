@@ -86,7 +86,7 @@ func writtenAs(name string) []string {
 func (b *bundle) readme() string {
 	var t strings.Builder
 	fmt.Fprintf(&t, "A support bundle of batchwarden, made %s by uid %d.\n", b.at.UTC().Format(time.RFC3339), os.Geteuid())
-	t.WriteString("No password, token or key is in it. Files that hold one are listed, and were not read.\n")
+	t.WriteString("No password, token or key is in it: of files that hold one there are name, owner, mode and size.\n")
 	if len(b.missing) > 0 {
 		t.WriteString("\nWhat is not in it, and why:\n")
 		for _, m := range b.missing {
