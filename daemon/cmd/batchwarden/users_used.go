@@ -17,7 +17,7 @@ import (
 
 const (
 	usedSince = 30 * 24 * time.Hour
-	mostUses = 1000 // subjects and clients that are told apart
+	mostUses  = 1000 // subjects and clients that are told apart
 	mostJobs  = 3    // ids of each
 )
 
