@@ -74,5 +74,9 @@ func TestCommandLineErrors(t *testing.T) {
 				t.Errorf("%q is not in %q", word, r.Err)
 			}
 		}
+		r = b.Command(root, b.Bin+"/batchwarden", "status")
+		if r.Code != 69 || !strings.Contains(r.Err, "within 10s") {
+			t.Errorf("status ended with %d: %q", r.Code, r.Err)
+		}
 	})
 }

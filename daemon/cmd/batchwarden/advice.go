@@ -80,6 +80,10 @@ func howUsed(cmd *cobra.Command) string {
 // patience is how long nobody answers before it is said.
 const patience = 3 * time.Second
 
+// glanceTime is how long a command that only looks waits for the service. One that acts goes on waiting, as nobody could
+// say whether it has.
+const glanceTime = 10 * time.Second
+
 // sayWaiting says on stderr that nobody answers, once a person begins to wonder: the socket is there, and lets anybody
 // connect, also while batchwardend is not running, as the launcher holds it. What waits for something else, as a job's
 // end, is left in peace. stop ends it.

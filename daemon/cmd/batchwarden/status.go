@@ -34,23 +34,31 @@ func (a *app) statusCommand() *cobra.Command {
 		Short: "Show how the service is; exit code 1 when it cannot serve",
 		Args:  cobra.NoArgs,
 		RunE: a.ask(func(ctx context.Context, c *client.Client, _ []string) error {
-			s, err := c.Status(ctx)
+			now, err := within(ctx, glanceTime, func(ctx context.Context) (*condition, error) { return a.look(ctx, c) })
 			if err != nil {
 				return err
 			}
-			h, err := c.Health(ctx)
-			if err != nil {
-				return err
-			}
-			now := condition{Status: *s, Health: *h}
-			if !a.json {
-				if now.users, err = c.BatchUsers(ctx); err != nil {
-					return err
-				}
-			}
-			return a.answer(now, a.statusText(&now, a.painter()), h.Healthy)
+			return a.answer(now, a.statusText(now, a.painter()), now.Health.Healthy)
 		}),
 	}
+}
+
+func (a *app) look(ctx context.Context, c *client.Client) (*condition, error) {
+	s, err := c.Status(ctx)
+	if err != nil {
+		return nil, err
+	}
+	h, err := c.Health(ctx)
+	if err != nil {
+		return nil, err
+	}
+	now := &condition{Status: *s, Health: *h}
+	if !a.json {
+		if now.users, err = c.BatchUsers(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return now, nil
 }
 
 // statusText says in plain words first how it is, then what is wrong and what to do about it, then the details.

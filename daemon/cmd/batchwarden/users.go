@@ -26,7 +26,7 @@ root and the service's own user can read. Never a password.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: a.ask(func(ctx context.Context, c *client.Client, args []string) error {
 			if len(args) == 0 {
-				users, err := c.BatchUsers(ctx)
+				users, err := within(ctx, glanceTime, c.BatchUsers)
 				if err != nil {
 					return err
 				}

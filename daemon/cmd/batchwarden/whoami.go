@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -11,7 +12,9 @@ import (
 
 func (a *app) whoamiCommand() *cobra.Command {
 	return plain(a, "whoami", "Show who the service takes you for, and what that allows",
-		(*client.Client).Whoami, whoamiText)
+		func(c *client.Client, ctx context.Context) (*wire.Whoami, error) {
+			return within(ctx, glanceTime, c.Whoami)
+		}, whoamiText)
 }
 
 func whoamiText(w *wire.Whoami) string {
