@@ -128,8 +128,8 @@ func (a *app) versionCommand() *cobra.Command {
 		Short: "Print the version of this program",
 		Args:  cobra.NoArgs,
 		RunE: do(func(*cobra.Command, []string) error {
-			v := build{version.Number, version.Commit, runtime.Version()}
-			return a.show(v, fmt.Sprintf("batchwarden %s (commit %s, %s)\n", v.Version, v.Commit, v.Go))
+			v := build{version.Number, version.Commit, version.Date, runtime.Version()}
+			return a.show(v, fmt.Sprintf("batchwarden %s (commit %s of %s, %s)\n", v.Version, v.Commit, v.Date, v.Go))
 		}),
 	}
 }
@@ -137,5 +137,6 @@ func (a *app) versionCommand() *cobra.Command {
 type build struct {
 	Version string `json:"version"`
 	Commit  string `json:"commit"`
+	Date    string `json:"date"` // the commit's
 	Go      string `json:"go"`
 }

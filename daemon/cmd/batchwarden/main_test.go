@@ -141,7 +141,7 @@ func TestVersion(t *testing.T) {
 		t.Errorf("got %d and %q, want a version", code, out)
 	}
 	code, out, _ = command(t, "", "version", "--json")
-	if code != 0 || !strings.Contains(out, `"go": "go1.`) {
+	if code != 0 || !strings.Contains(out, `"go": "go1.`) || !strings.Contains(out, `"date": "`) {
 		t.Errorf("got %d and %q, want a version as JSON", code, out)
 	}
 }
