@@ -4,9 +4,7 @@
 GO ?= go
 export PATH := $(PATH):/usr/sbin:/sbin
 
-VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unversioned)
-COMMIT  := $(shell git rev-parse --verify --quiet HEAD 2>/dev/null || echo unknown)
-LDFLAGS := -X batchwarden/daemon/version.Number=$(VERSION) -X batchwarden/daemon/version.Commit=$(COMMIT)
+LDFLAGS := $(shell installer/tools/version ldflags)
 GOBUILD := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
 
 COMMANDS  := batchwardend batchwarden batchwarden-launcher batchwarden-sync
@@ -24,7 +22,7 @@ S390X_TESTS := Golden|Head|Seal|Store|Rekey|Foreign|Apply|Open|Compaction|Swappe
 SOAK_TIME ?= 10m
 SOAK_SEED ?= 1
 
-.PHONY: help build devserver rootfs promtool test test-s390x test-systemd vet race lint demo playground bench soak clean need-build need-test need-systemd need-demo need-bench
+.PHONY: help build devserver rootfs promtool test test-s390x test-systemd vet race lint demo playground bench soak clean dist need-build need-test need-systemd need-demo need-bench need-lint need-dist
 
 help:
 	@echo 'make build        batchwardend, batchwarden, batchwarden-launcher, batchwarden-become, batchwarden-sync into build/bin'
@@ -35,7 +33,8 @@ help:
 	@echo 'make test-systemd a booted systemd loads a credential (as root; part of make test)'
 	@echo 'make bench        every figure as a ratio to a reference measured in the same run'
 	@echo 'make soak         long runs: SOAK_TIME=10m each, SOAK_SEED=1, SOAK=pattern to choose'
-	@echo 'make lint         gofmt, go vet, staticcheck'
+	@echo 'make lint         gofmt, go vet, staticcheck, shellcheck, known vulnerabilities, licences (VULN=must: fail without network)'
+	@echo 'make dist         deb, rpm and apk for amd64 and s390x, into build/dist'
 	@echo 'make devserver    the Vault-compatible server for tests, into build/tools'
 	@echo 'make clean        removes build/'
 
@@ -55,7 +54,7 @@ build/tools/devserver: $(DEVSERVER)
 	cd vault/devserver && CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags='-s -w' -o ../../build/tools/devserver .
 	@touch $@
 
-test: need-test build devserver rootfs promtool vet
+test: need-test build devserver rootfs promtool vet build/tools/nfpm
 	CGO_ENABLED=0 $(GO) test -count=1 -timeout 20m ./...
 	cd vault/devserver && CGO_ENABLED=0 $(GO) test -count=1 ./...
 	cd daemon/policy/bench && CGO_ENABLED=0 $(GO) vet . && CGO_ENABLED=0 $(GO) test -count=1 .
@@ -107,7 +106,7 @@ soak: need-test build devserver
 	BATCHWARDEN_SOAK=1 BATCHWARDEN_SOAK_TIME=$(SOAK_TIME) BATCHWARDEN_SEED=$(SOAK_SEED) \
 		CGO_ENABLED=0 $(GO) test -count=1 -timeout 0 -v -p 1 -run 'Soak.*$(SOAK)' ./...
 
-lint: build/tools/staticcheck
+lint: need-lint build/tools/staticcheck build/tools/govulncheck
 	@echo gofmt
 	@x=$$(gofmt -l daemon vault platform ipc installer); if [ -n "$$x" ]; then echo "not formatted: $$x"; exit 1; fi
 	@$(MAKE) --no-print-directory vet
@@ -116,13 +115,24 @@ lint: build/tools/staticcheck
 		echo "staticcheck for $$os"; \
 		CGO_ENABLED=0 GOOS=$$os GOARCH=amd64 build/tools/staticcheck ./... || exit 1; \
 	done
+	@if command -v shellcheck >/dev/null; then echo shellcheck; \
+		shellcheck $$(grep -rlE '^#!/(usr/)?bin/(env )?(ba)?sh' .ci daemon vault platform ipc installer --exclude='*.go' --exclude='*.md'); \
+	else echo 'no shellcheck: scripts were not checked'; fi
+	@GO='$(GO)' installer/tools/supply-chain
 
-build/tools/staticcheck: installer/tools/go.mod installer/tools/go.sum
+dist: need-dist build/tools/nfpm
+	@GO='$(GO)' installer/package/dist
+
+# Each of the tools' main packages, built once.
+TOOL_staticcheck  := honnef.co/go/tools/cmd/staticcheck
+TOOL_govulncheck  := golang.org/x/vuln/cmd/govulncheck
+TOOL_nfpm         := github.com/goreleaser/nfpm/v2/cmd/nfpm
+build/tools/staticcheck build/tools/govulncheck build/tools/nfpm: build/tools/%: installer/tools/go.mod installer/tools/go.sum
 	@mkdir -p build/tools
-	cd installer/tools && CGO_ENABLED=0 $(GO) build -o ../../build/tools/staticcheck honnef.co/go/tools/cmd/staticcheck
+	cd installer/tools && CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags='-s -w' -o ../../build/tools/$* $(TOOL_$*)
 	@touch $@
 
-need-build need-test need-systemd need-demo need-bench: need-%:
+need-build need-test need-systemd need-demo need-bench need-lint need-dist: need-%:
 	@installer/tools/need $*
 
 clean:

@@ -81,6 +81,7 @@ installer/linux          :
 installer/testbed        : ipc/wire vault/vaulttest
 installer/demo           : installer/testbed ipc/wire platform/memscan vault/vaulttest
 installer/bench          : installer/testbed ipc/wire platform/localsock platform/lockmem platform/peer vault/sealed vault/snapshot vault/vaulttest
+installer/package        :
 `
 
 // testSupport lists the packages that tests, the demo and the benchmarks are
@@ -96,6 +97,7 @@ var testSupport = map[string]bool{
 	"installer/testbed":          true,
 	"installer/demo":             true,
 	"installer/bench":            true,
+	"installer/package":          true,
 }
 
 // without says what a package must not contain, however it got there: the
