@@ -34,6 +34,7 @@ platform/kernel        :
 platform/process       :
 platform/facts         :
 platform/heap          :
+platform/watch         :
 platform/hostkey       : platform/lockmem platform/safefile
 platform/hostkey/mint  : platform/hostkey platform/lockmem platform/safefile
 platform/launch        : platform/account platform/localsock platform/peer
