@@ -47,6 +47,9 @@ type Config struct {
 
 	// Files are the files that were read, batchwarden.yaml first.
 	Files []string
+
+	// SHA256 names what was read: it is what "sha256sum FILES | sha256sum" says of Files.
+	SHA256 string
 }
 
 // Launcher is where the daemon finds the launcher, and where the launcher keeps its journal.

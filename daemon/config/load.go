@@ -1,6 +1,8 @@
 package config
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -26,7 +28,26 @@ type reader func(file string) ([]byte, error)
 // Load reads the configuration whose main file is file. Every file has to be root's and writable by nobody else, and so
 // do the directories they lie in. The error is strict.Faults with every fault of every file.
 func Load(file string) (*Config, error) {
-	return gather(file, safe)
+	c, _, err := LoadSum(file)
+	return c, err
+}
+
+// LoadSum is Load, and says with a refused configuration too which one it was: the sum is that of Config.SHA256, over
+// the files that could be read.
+func LoadSum(file string) (c *Config, sum string, err error) {
+	h := sha256.New()
+	c, err = gather(file, func(file string) ([]byte, error) {
+		data, err := safe(file)
+		if err == nil {
+			fmt.Fprintf(h, "%x  %s\n", sha256.Sum256(data), file) // a hash takes everything
+		}
+		return data, err
+	})
+	sum = hex.EncodeToString(h.Sum(nil))
+	if c != nil {
+		c.SHA256 = sum
+	}
+	return c, sum, err
 }
 
 // Check reads like Load, for anybody and before a file is put where it belongs: what Load would refuse because of an
