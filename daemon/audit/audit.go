@@ -287,6 +287,13 @@ func (l *Log) closeFile() error {
 	return errors.Join(l.file.Sync(), l.file.Close())
 }
 
+// Resize changes how long a file gets and how many full ones are kept, from the next record on.
+func (l *Log) Resize(rotate int64, keep int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.Rotate, l.full, l.Keep = rotate, rotate, keep
+}
+
 // Err is why the log cannot take records, or could not take the last one; nil
 // when all is well.
 func (l *Log) Err() error {

@@ -368,40 +368,54 @@ func TestVerifyNamesTheFault(t *testing.T) {
 // TestGolden holds FORMAT.md's example and the code against each other: these
 // octets are read for as long as there is format 1.
 func TestGolden(t *testing.T) {
-	dir := t.TempDir()
-	file := filepath.Join(dir, "audit.jsonl")
-	l := fill(t, file, Options{Rotate: 800}, 0)
 	at := time.Date(2026, 3, 4, 12, 0, 0, 0, time.UTC)
-	if err := l.Append(&Record{Time: at, Kind: Launch, DecisionID: "D1", Verdict: Allow, Client: "lsam", Peer: &Peer{PID: 7, UID: 1000, GID: 1000, User: "opcon", Exe: "/opt/lsam"},
-		Realm: "opcon", Subject: &Subject{User: "jdoe"}, Action: "launch", BatchUser: "payroll", Username: "pay", CredentialVersion: 3, PolicyVersion: 2,
-		Job: &Job{ID: "j1", CommandSHA256: "c0"}}); err != nil {
-		t.Fatal(err)
-	}
 	zero := 0
-	for _, r := range []*Record{
+	v := held(t, "testdata/log", Options{Rotate: 800}, []*Record{
+		{Time: at, Kind: Launch, DecisionID: "D1", Verdict: Allow, Client: "lsam", Peer: &Peer{PID: 7, UID: 1000, GID: 1000, User: "opcon", Exe: "/opt/lsam"},
+			Realm: "opcon", Subject: &Subject{User: "jdoe"}, Action: "launch", BatchUser: "payroll", Username: "pay", CredentialVersion: 3, PolicyVersion: 2,
+			Job: &Job{ID: "j1", CommandSHA256: "c0"}},
 		{Time: at.Add(time.Second), Kind: JobEnded, DecisionID: "D1", Client: "lsam", Job: &Job{ID: "j1", State: "exited", ExitCode: &zero, EndSeq: 5}},
 		{Time: at.Add(2 * time.Second), Kind: Refused, Verdict: Deny, Code: "caller.unknown", Peer: &Peer{UID: 99, GID: 99}, Count: 12, Since: at},
-	} {
+	})
+	if v.First != 1 || v.Last != 5 || len(v.Files) != 2 || len(v.Notes) != 0 {
+		t.Errorf("%+v", v)
+	}
+}
+
+// TestGoldenService is TestGolden for the records about the service itself.
+func TestGoldenService(t *testing.T) {
+	at := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+	program := &Service{Version: "1.0.0", Commit: "5eed", Boot: "b007"}
+	v := held(t, "testdata/service", Options{}, []*Record{
+		{Time: at, Kind: Started, Service: program, Config: &Config{SHA256: "a1", By: ByStart}},
+		{Time: at.Add(time.Second), Kind: ConfigChanged, Config: &Config{SHA256: "b2", Old: "a1", By: BySignal, Changed: []string{"clients.lsam", "log.level"}, Restart: []string{"machine"}}},
+		{Time: at.Add(2 * time.Second), Kind: ConfigRefused, Operator: true, Peer: &Peer{PID: 7, User: "root"},
+			Config: &Config{SHA256: "c3", Old: "b2", By: ByOperator, Faults: []string{"/etc/batchwarden/batchwarden.yaml:3:1: machin"}}},
+		{Time: at.Add(3 * time.Second), Kind: Reload, Verdict: Deny, Code: "caller.forbidden", Client: "lsam", Peer: &Peer{UID: 1000, GID: 1000}},
+		{Time: at.Add(4 * time.Second), Kind: Stopped, Service: program, Reason: "asked to"},
+	})
+	if v.Last != 6 || len(v.Notes) != 0 {
+		t.Errorf("%+v", v)
+	}
+}
+
+// held writes the records, which has to give the log in golden, and returns what is found in that.
+func held(t *testing.T, golden string, o Options, records []*Record) *Findings {
+	t.Helper()
+	dir := t.TempDir()
+	file, old := filepath.Join(dir, "audit.jsonl"), filepath.Join(golden, "audit.jsonl")
+	l := fill(t, file, o, 0)
+	for _, r := range records {
 		if err := l.Append(r); err != nil {
 			t.Fatal(err)
 		}
 	}
-	golden, err := filepath.Glob("testdata/log/*")
-	if err != nil {
-		t.Fatal(err)
-	}
 	if *update {
-		for _, f := range golden {
-			_ = os.Remove(f)
-		}
-		if err := os.CopyFS("testdata/log", os.DirFS(dir)); err != nil {
+		_ = os.RemoveAll(golden)
+		if err := os.CopyFS(golden, os.DirFS(dir)); err != nil {
 			t.Fatal(err)
 		}
-		_ = os.Remove("testdata/log/audit.reserve")
-	}
-	v := sound(t, "testdata/log/audit.jsonl")
-	if v.First != 1 || v.Last != 5 || len(v.Files) != 2 || len(v.Notes) != 0 {
-		t.Errorf("%+v", v)
+		_ = os.Remove(filepath.Join(golden, "audit.reserve"))
 	}
 	var got, want []Line
 	collect := func(to *[]Line) func([]byte) error {
@@ -418,7 +432,7 @@ func TestGolden(t *testing.T) {
 			return nil
 		}
 	}
-	for file, to := range map[string]*[]Line{file: &got, "testdata/log/audit.jsonl": &want} {
+	for file, to := range map[string]*[]Line{file: &got, old: &want} {
 		if _, err := Verify(file, collect(to)); err != nil {
 			t.Fatal(err)
 		}
@@ -426,6 +440,7 @@ func TestGolden(t *testing.T) {
 	if g, w := fmt.Sprint(jsonOf(t, got)), fmt.Sprint(jsonOf(t, want)); g != w {
 		t.Errorf("got\n%s\nwant\n%s", g, w)
 	}
+	return sound(t, old)
 }
 
 func jsonOf(t *testing.T, v any) string {

@@ -42,7 +42,7 @@ func (r *Record) appendTo(b []byte) ([]byte, error) {
 
 // appendRest appends what few records have.
 func (r *Record) appendRest(b []byte) ([]byte, error) {
-	if r.Job == nil && r.ForClient == "" && r.HostKey == nil && len(r.Changed) == 0 && len(r.Removed) == 0 && r.Count == 0 && r.Since.IsZero() &&
+	if r.Job == nil && r.ForClient == "" && r.HostKey == nil && r.Service == nil && r.Config == nil && len(r.Changed) == 0 && len(r.Removed) == 0 && r.Count == 0 && r.Since.IsZero() &&
 		r.File == nil && r.Torn == nil {
 		return b, nil
 	}
@@ -50,13 +50,15 @@ func (r *Record) appendRest(b []byte) ([]byte, error) {
 		Job       *Job      `json:"job,omitempty"`
 		ForClient string    `json:"for_client,omitempty"`
 		HostKey   *HostKey  `json:"host_key,omitempty"`
+		Service   *Service  `json:"service,omitempty"`
+		Config    *Config   `json:"config,omitempty"`
 		Changed   []string  `json:"changed,omitempty"`
 		Removed   []string  `json:"removed,omitempty"`
 		Count     int64     `json:"count,omitempty"`
 		Since     time.Time `json:"since,omitzero"`
 		File      *File     `json:"file,omitempty"`
 		Torn      *Torn     `json:"torn,omitempty"`
-	}{r.Job, r.ForClient, r.HostKey, r.Changed, r.Removed, r.Count, r.Since, r.File, r.Torn})
+	}{r.Job, r.ForClient, r.HostKey, r.Service, r.Config, r.Changed, r.Removed, r.Count, r.Since, r.File, r.Torn})
 	if err != nil {
 		return nil, err
 	}

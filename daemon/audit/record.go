@@ -30,6 +30,12 @@ const (
 	NotRekeyed  = "rekey.failed"   // it was allowed, and could not be done
 	Refused     = "refused"        // how often somebody was, after a first refusal that has a record of its own
 
+	Started       = "service.started" // the service serves from here on
+	Stopped       = "service.stopped" // and has been stopped; where it was killed there is none
+	ConfigChanged = "config.changed"  // another configuration came into force; written before it did
+	ConfigRefused = "config.refused"  // its files have a fault; the one in force stays
+	Reload        = "reload"          // somebody wanted it read again, and may not
+
 	Begun = "log.begun" // the first record of each file of the log
 	Cut   = "log.cut"   // what stands between the record before and this one is none: a crash left it
 )
@@ -69,6 +75,9 @@ type Record struct {
 	ForClient string `json:"for_client,omitempty"` // of a DryRun: the client entry that was asked about, where that is not Client
 
 	HostKey *HostKey `json:"host_key,omitempty"`
+
+	Service *Service `json:"service,omitempty"`
+	Config  *Config  `json:"config,omitempty"`
 
 	Changed []string `json:"changed,omitempty"` // paths in Vault
 	Removed []string `json:"removed,omitempty"`
@@ -113,6 +122,31 @@ type Subject struct {
 	User  string   `json:"user,omitempty"`
 	Roles []string `json:"roles,omitempty"`
 	By    string   `json:"by,omitempty"`
+}
+
+// Service is which program started or stopped, and since when the machine runs.
+type Service struct {
+	Version string `json:"version"`
+	Commit  string `json:"commit,omitempty"`
+	Boot    string `json:"boot,omitempty"` // the system's name for this run of the machine
+}
+
+// What had a configuration read.
+const (
+	ByStart    = "start"
+	BySignal   = "signal"   // SIGHUP
+	ByFile     = "file"     // something happened where its files lie
+	ByOperator = "operator" // the record's peer
+)
+
+// Config is a configuration and what of it is another than before: places, and never what stands there.
+type Config struct {
+	SHA256  string   `json:"sha256"`               // as "sha256sum FILES | sha256sum" says, in their order
+	Old     string   `json:"old_sha256,omitempty"` // of the one in force before; of a refused one, of the one that stays
+	By      string   `json:"by,omitempty"`
+	Changed []string `json:"changed,omitempty"`
+	Restart []string `json:"restart_needed,omitempty"` // what stays as it was until a restart
+	Faults  []string `json:"faults,omitempty"`         // file:line:column: place
 }
 
 // HostKey names the key that opens the local vault, and the one that did
