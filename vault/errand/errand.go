@@ -40,7 +40,8 @@ var ErrTooLong = errors.New("errand: too long")
 
 // Task is what the daemon asks for.
 type Task struct {
-	Generation uint64         `json:"generation"` // of the batch whose key was sent
+	Machine    string         `json:"machine,omitempty"` // that it is for; the worker reads its own configuration
+	Generation uint64         `json:"generation"`        // of the batch whose key was sent
 	Token      *sealed.Token  `json:"token,omitempty"`
 	Held       map[string]int `json:"held,omitempty"` // by scope: how many documents are known
 	Refused    []Refused      `json:"refused,omitempty"`

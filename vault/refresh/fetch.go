@@ -87,7 +87,7 @@ func (r *Refresher) fetch(ctx context.Context, what task) (b brought, err error)
 
 // orders is what the worker is told at first.
 func (r *Refresher) orders(what task) errand.Task {
-	t := errand.Task{Token: r.o.Store.Token(), Held: map[string]int{}, Sweep: what.sweep, Sources: what.sources, Only: what.only}
+	t := errand.Task{Machine: r.o.Machine, Token: r.o.Store.Token(), Held: map[string]int{}, Sweep: what.sweep, Sources: what.sources, Only: what.only}
 	for _, f := range r.refused {
 		t.Refused = append(t.Refused, f)
 	}

@@ -131,7 +131,7 @@ func (r *Refresher) remember(o *outcome) memory {
 // was read whole exactly those, of others those too.
 func (r *Refresher) faulty(o *outcome, refusals []errand.Refused, done *accepted) {
 	scopeOf := func(path string) string {
-		for _, scope := range r.o.Scopes {
+		for _, scope := range r.settings().Scopes {
 			if strings.HasPrefix(path, scope+"/") {
 				return scope
 			}

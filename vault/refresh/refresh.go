@@ -16,6 +16,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"batchwarden/platform/lockmem"
@@ -49,7 +50,7 @@ type Store interface {
 	Status() sealed.Status
 }
 
-// Options of a Refresher. All are needed, save where it says otherwise.
+// Options of a Refresher. All are needed, save where it says otherwise. Scopes and the times are as in Settings, at first.
 type Options struct {
 	Machine string
 	Scopes  []string // those this machine is configured for; what lies in others is not served
@@ -116,10 +117,13 @@ type Refresher struct {
 	kicked   chan struct{}              // something suggests that an attempt would succeed now
 	reported chan *verdict              // somebody says how a password did
 	inside   chan func(context.Context) // something to be done between attempts
+	renewed  chan struct{}              // there are other settings
+	set      atomic.Pointer[Settings]
 
-	// Guards state.
-	mu    sync.Mutex
-	state State
+	// Guards what is below.
+	mu     sync.Mutex
+	state  State
+	renews []chan struct{} // closed when the settings are in force
 
 	// Only Run's goroutine touches what is below.
 	schedule
@@ -139,6 +143,7 @@ type Refresher struct {
 func New(ctx context.Context, o Options) (*Refresher, error) {
 	r := &Refresher{
 		o: o, asked: make(chan chan State), kicked: make(chan struct{}, 1), reported: make(chan *verdict), inside: make(chan func(context.Context)),
+		renewed:  make(chan struct{}, 1),
 		schedule: schedule{turning: map[snapshot.ID]turn{}},
 		indexes:  map[string]errand.Index{},
 		refused:  map[string]errand.Refused{},
@@ -146,6 +151,7 @@ func New(ctx context.Context, o Options) (*Refresher, error) {
 		disk:     disk{removed: map[snapshot.ID]bool{}},
 		state:    State{Code: Pending, Detail: "the first attempt has not ended yet"},
 	}
+	r.set.Store(&Settings{Scopes: o.Scopes, Interval: o.Interval, Sweep: o.Sweep, MaxStale: o.MaxStale, PolicyMaxStale: o.PolicyMaxStale})
 	if text := o.Store.State(); len(text) > 0 {
 		if err := json.Unmarshal(text, &r.memory); err != nil {
 			return nil, fmt.Errorf("refresh: state in the local vault: %w", err)
@@ -172,7 +178,7 @@ func New(ctx context.Context, o Options) (*Refresher, error) {
 	return r, nil
 }
 
-func (r *Refresher) serves(scope string) bool { return slices.Contains(r.o.Scopes, scope) }
+func (r *Refresher) serves(scope string) bool { return slices.Contains(r.settings().Scopes, scope) }
 
 // State is how things stand.
 func (r *Refresher) State() State {
@@ -228,6 +234,8 @@ func (r *Refresher) Run(ctx context.Context) error {
 		case f := <-r.inside:
 			f(ctx)
 			continue
+		case <-r.renewed:
+			r.renew()
 		case <-due.C:
 		case <-r.kicked:
 		case reply := <-r.asked:

@@ -54,7 +54,7 @@ type task struct {
 // due is what an attempt at this time should do.
 func (r *Refresher) due(now time.Time) (t task) {
 	// Rather than a poll now and a sweep right after it.
-	t.sweep = !r.sweepAt().After(now.Add(min(r.o.Interval, r.sweepEvery()) / 4))
+	t.sweep = !r.sweepAt().After(now.Add(min(r.settings().Interval, r.sweepEvery()) / 4))
 	for id, w := range r.turning {
 		if !w.next.After(now) {
 			t.sources = append(t.sources, id)
@@ -66,13 +66,13 @@ func (r *Refresher) due(now time.Time) (t task) {
 // sweepEvery is the time between sweeps: no entry must become stale while Vault
 // answers, and only a sweep confirms it.
 func (r *Refresher) sweepEvery() time.Duration {
-	shortest := min(r.o.MaxStale, r.o.PolicyMaxStale)
+	shortest := min(r.settings().MaxStale, r.settings().PolicyMaxStale)
 	for _, h := range r.held {
 		if h.BatchUser != nil && h.BatchUser.MaxStale > 0 && r.serves(h.ID.Scope) {
 			shortest = min(shortest, h.BatchUser.MaxStale)
 		}
 	}
-	return min(r.o.Sweep, max(shortest/3, min(mostSweeps, r.o.Interval)))
+	return min(r.settings().Sweep, max(shortest/3, min(mostSweeps, r.settings().Interval)))
 }
 
 // sweepAt is when the next sweep is due.
@@ -122,7 +122,7 @@ func (r *Refresher) watchTurns(t task, now time.Time, answered bool) {
 			r.turning[id] = turn{number: h.Turn, rotates: h.Rotates, next: h.Rotates.Add(turned)}
 		case looked[id]:
 			w.looked++
-			w.next = now.Add(min(r.o.Interval, time.Second<<min(w.looked-1, 12)))
+			w.next = now.Add(min(r.settings().Interval, time.Second<<min(w.looked-1, 12)))
 			r.turning[id] = w
 		}
 	}
@@ -154,14 +154,14 @@ func earlier(a, b time.Time) time.Time {
 // is not met by every machine at once. All with jitter, for the same reason;
 // never later than that, so that a change arrives within the interval.
 func (r *Refresher) delay(code string) time.Duration {
-	d := r.o.Interval
+	d := r.settings().Interval
 	if code == OK {
 		r.failed = 0
 	} else {
 		r.failed++
-		most := r.o.Interval
+		most := r.settings().Interval
 		if refusing(code) {
-			most = 10 * r.o.Interval
+			most = 10 * r.settings().Interval
 		}
 		d = min(most, time.Second<<min(r.failed-1, 12))
 	}

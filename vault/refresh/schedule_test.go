@@ -17,7 +17,8 @@ func polled() errand.Report {
 }
 
 func TestDelay(t *testing.T) {
-	r := &Refresher{o: Options{Interval: 30 * time.Second}}
+	r := &Refresher{}
+	r.set.Store(&Settings{Interval: 30 * time.Second})
 	within := func(code string, want time.Duration) {
 		t.Helper()
 		if d := r.delay(code); d < want*9/10 || d > want {

@@ -52,13 +52,16 @@ func collectLater() {
 
 // run carries out one errand. Its error is about the pipes; all else is in the report.
 func run(file string, in io.Reader, out io.Writer) error {
-	source, sourceErr := prepare(file) // before any key is in this process
+	source, machine, sourceErr := prepare(file) // before any key is in this process
 	keys, task, orders, err := errand.Receive(in)
 	if err != nil {
 		return err
 	}
 	defer keys.Wipe()
 	w := errand.NewWriter(out)
+	if sourceErr == nil && task.Machine != "" && task.Machine != machine {
+		sourceErr = fmt.Errorf("the configuration's machine is %q, and the service runs for %q until it is restarted", machine, task.Machine)
+	}
 	if sourceErr != nil {
 		return w.Message(errand.Message{Report: remote.Unable(sourceErr)})
 	}
@@ -80,20 +83,20 @@ func run(file string, in io.Reader, out io.Writer) error {
 
 // prepare reads configuration and credentials, and then gives up whatever the
 // errand does not need. Nothing was sent to anybody when it returns.
-func prepare(file string) (*remote.Source, error) {
+func prepare(file string) (source *remote.Source, machine string, err error) {
 	if err := lockmem.Harden(); err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	c, err := config.Load(file)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	source, err := remote.New(remoteConfig(c))
+	source, err = remote.New(remoteConfig(c))
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	_, err = confine.Reader(needed()...)
-	return source, err
+	return source, c.Machine, err
 }
 
 func remoteConfig(c *config.Config) remote.Config {
