@@ -67,11 +67,11 @@ daemon/logs               : daemon/config
 daemon/limits             : daemon/config platform/account
 daemon/broker             : daemon/audit daemon/config daemon/logs daemon/policy ipc/wire platform/account platform/launch platform/lockmem platform/peer vault/snapshot
 daemon/metrics            : daemon/audit daemon/broker ipc/wire platform/lockmem platform/safefile
-daemon                    : daemon/audit daemon/broker daemon/config daemon/metrics daemon/policy ipc/server ipc/wire platform/boottime platform/heap platform/hostkey platform/launch platform/lockmem platform/localsock platform/peer platform/safefile platform/service vault/errand vault/refresh vault/sealed vault/snapshot
+daemon                    : daemon/audit daemon/broker daemon/config daemon/metrics daemon/policy daemon/strict ipc/server ipc/wire platform/boottime platform/heap platform/hostkey platform/launch platform/lockmem platform/localsock platform/peer platform/safefile platform/service platform/watch vault/errand vault/refresh vault/sealed vault/snapshot
 
 daemon/cmd/batchwardend         : daemon daemon/config daemon/version daemon/policy daemon/policy/automic daemon/policy/stonebranch daemon/policy/opcon platform/service daemon/logs
 daemon/cmd/batchwarden          : daemon/audit daemon/config daemon/doctor daemon/version daemon/policy daemon/policy/automic daemon/policy/stonebranch daemon/policy/opcon daemon/strict installer/linux ipc/client ipc/wire platform/account platform/account/create platform/account/nss platform/disk platform/hostkey platform/hostkey/mint platform/kernel platform/launch/keeper platform/localsock platform/lockmem platform/process platform/safefile platform/service/manage vault/admin vault/documents vault/errand vault/probe vault/sealed vault/snapshot platform/facts
-daemon/cmd/batchwarden-launcher : daemon/config daemon/limits daemon/version platform/account/nss platform/launch/become platform/launch/keeper platform/pam platform/service daemon/logs
+daemon/cmd/batchwarden-launcher : daemon/config daemon/limits daemon/version platform/account/nss platform/launch/become platform/launch/keeper platform/pam platform/service platform/watch daemon/logs
 daemon/cmd/batchwarden-sync     : daemon/config vault/errand vault/remote vault/sealed vault/snapshot platform/confine platform/lockmem
 
 platform/secret/secrettest :

@@ -154,6 +154,18 @@ func gather(file string, read reader) (*Config, error) {
 	return c, nil
 }
 
+// Paths are what has to be watched for changes of the configuration whose main file is file: that, clients.d, and
+// whatever is in there.
+func Paths(file string) []string {
+	dir := filepath.Join(filepath.Dir(file), "clients.d")
+	paths := []string{file, dir}
+	entries, _ := os.ReadDir(dir) // there need not be one
+	for _, e := range entries {
+		paths = append(paths, filepath.Join(dir, e.Name()))
+	}
+	return paths
+}
+
 // parse reads one file into v. A nil checker comes with strict.Faults; a checker comes with none, what Decode found
 // waits in its document.
 func parse(file string, read reader, v any) (*checker, error) {

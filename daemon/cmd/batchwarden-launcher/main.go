@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"batchwarden/daemon/config"
 	"batchwarden/daemon/limits"
@@ -36,14 +37,20 @@ func main() {
 		fmt.Fprintf(os.Stderr, "batchwarden-launcher: unexpected argument %q\n", flag.Arg(0))
 		os.Exit(64)
 	}
-	parts, err := assemble(*file, *limitsFile)
+	hangups := service.Hangups() // from here on it does not end us
+	parts, again, err := assemble(*file, *limitsFile)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(exitConfig)
 	}
 	ctx, stop := service.Context()
 	defer stop()
-	if err := keeper.Run(ctx, parts); err != nil {
+	var watching sync.WaitGroup
+	watching.Go(func() { again.run(ctx, hangups) }) // ends with ctx
+	err = keeper.Run(ctx, parts)
+	stop()
+	watching.Wait()
+	if err != nil {
 		parts.Log.Error("launcher ended", "err", err)
 		os.Exit(1)
 	}
@@ -51,10 +58,10 @@ func main() {
 
 // assemble reads the configuration and names every fault in it. A fault in the limits is not one: until it is mended
 // every launch is refused with it.
-func assemble(file, limitsFile string) (keeper.Config, error) {
+func assemble(file, limitsFile string) (keeper.Config, *reading, error) {
 	c, err := config.Load(file)
 	if err != nil {
-		return keeper.Config{}, err
+		return keeper.Config{}, nil, err
 	}
 	self, selfErr := os.Executable()
 	beside := func(name string) string { return filepath.Join(filepath.Dir(self), name) }
@@ -69,10 +76,11 @@ func assemble(file, limitsFile string) (keeper.Config, error) {
 	}
 	configFile, absErr := filepath.Abs(file)
 	if err := errors.Join(err, selfErr, absErr); err != nil {
-		return keeper.Config{}, err
+		return keeper.Config{}, nil, err
 	}
 	log, level := logs.New(os.Stderr, c.Log)
 	owner := limits.New(limitsFile, []uint32{daemon.UID, worker.UID}, accounts)
+	again := newReading(file, limitsFile, c, owner, level, log)
 	return keeper.Config{
 		Version:       version.Number,
 		PublicSocket:  c.Socket,
@@ -94,15 +102,12 @@ func assemble(file, limitsFile string) (keeper.Config, error) {
 		},
 		Target:      owner.Target,
 		Max:         owner.Max,
-		Problems:    owner.Problems,
+		Problems:    again.problems,
 		Accounts:    accounts,
 		PAM:         pam.Program(beside("batchwarden-pam")),
-		Keep:        c.Jobs.Keep,
-		Grace:       c.Jobs.Grace,
-		CaptureMax:  c.Jobs.CaptureMax,
-		MaxRunning:  c.Jobs.MaxRunning,
+		Bounds:      again.bounds,
 		JournalSync: c.Audit.Sync,
 		Log:         log,
 		Level:       level,
-	}, nil
+	}, again, nil
 }

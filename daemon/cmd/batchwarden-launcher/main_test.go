@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -29,23 +30,31 @@ func TestAssemble(t *testing.T) {
 		}
 	}
 	write(file, "version: 1\nmachin: db01\njobs: {keep: never}\n")
-	if _, err := assemble(file, limitsFile); err == nil || !strings.Contains(err.Error(), ":2:") || !strings.Contains(err.Error(), ":3:") {
+	if _, _, err := assemble(file, limitsFile); err == nil || !strings.Contains(err.Error(), ":2:") || !strings.Contains(err.Error(), ":3:") {
 		t.Errorf("not all faults are named: %v", err)
 	}
 	base := "version: 1\nvault: {address: 'https://127.0.0.1:1', auth: {method: approle, role_id_file: /r, secret_id_file: /s}}\n" +
 		"launcher: {socket: /x/l.sock, state_dir: /x/state}\nsocket: /x/p.sock\naudit: {sync: always}\njobs: {keep: 1h, max_running: 7}\n"
 	write(file, base+"users: {daemon: no-such-a, sync: no-such-b}\n")
-	_, err := assemble(file, limitsFile)
+	_, _, err := assemble(file, limitsFile)
 	if !errors.Is(err, account.ErrMissing) || !strings.Contains(err.Error(), "no-such-a") || !strings.Contains(err.Error(), "no-such-b") {
 		t.Errorf("got %v", err)
 	}
 	write(file, base+"users: {daemon: daemon, sync: nobody}\n")
-	c, err := assemble(file, limitsFile)
+	c, again, err := assemble(file, limitsFile)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.PublicSocket != "/x/p.sock" || c.Socket != "/x/l.sock" || c.StateDir != "/x/state" || c.MaxRunning != 7 || c.Keep != time.Hour || c.JournalSync != 0 {
+	if c.PublicSocket != "/x/p.sock" || c.Socket != "/x/l.sock" || c.StateDir != "/x/state" || c.Bounds().MaxRunning != 7 || c.Bounds().Keep != time.Hour || c.JournalSync != 0 {
 		t.Errorf("got %+v", c)
+	}
+	write(file, base+"users: {daemon: daemon, sync: nobody}\njobs: {keep: 2h}\n")
+	if again.again(); c.Bounds().MaxRunning != 7 || again.faulty == "" {
+		t.Errorf("a configuration with a fault: %+v, %q", c.Bounds(), again.faulty)
+	}
+	write(file, strings.Replace(base, "max_running: 7", "max_running: 8", 1)+"users: {daemon: daemon, sync: nobody}\nlog: {level: debug}\n")
+	if again.again(); c.Bounds().MaxRunning != 8 || !c.Log.Enabled(t.Context(), slog.LevelDebug) {
+		t.Errorf("another configuration: %+v", c.Bounds())
 	}
 	// A faulty limits.yaml is no reason not to start: every launch is refused with the line.
 	write(limitsFile, "version: 1\nrequester: [x]\n")

@@ -65,8 +65,11 @@ func configure(t *testing.T) Config {
 			}
 			return nil
 		},
-		Keep: time.Hour, Grace: 200 * time.Millisecond, CaptureMax: 1 << 20, MaxRunning: 100, JournalSync: 20 * time.Millisecond,
-		Log: slog.New(slog.NewTextHandler(testLog{t}, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Bounds: func() Bounds {
+			return Bounds{Keep: time.Hour, Grace: 200 * time.Millisecond, CaptureMax: 1 << 20, MaxRunning: 100}
+		},
+		JournalSync: 20 * time.Millisecond,
+		Log:         slog.New(slog.NewTextHandler(testLog{t}, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 }
 

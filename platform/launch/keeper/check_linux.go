@@ -36,7 +36,7 @@ func (k *keeper) checks(ctx context.Context, s *launch.Spec, conn *os.File, as *
 		note("launcher", &launch.Refused{Code: launch.CodeRefused, Reason: notRoot}, "")
 	} else {
 		running, err := k.room()
-		note("launcher", err, fmt.Sprintf("%d of at most %d jobs are running", running, k.MaxRunning))
+		note("launcher", err, fmt.Sprintf("%d of at most %d jobs are running", running, k.Bounds().MaxRunning))
 	}
 	requester, err := k.requester(ctx, conn, s.Started)
 	found := fmt.Sprintf("%s (uid %d)", k.nameOf(requester), requester)
@@ -141,7 +141,7 @@ func seeCommand(dir, name, path string) launch.Check {
 func (k *keeper) room() (running int, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if running = len(k.live); running >= k.MaxRunning {
+	if running = len(k.live); running >= k.Bounds().MaxRunning {
 		return running, &launch.Refused{Code: launch.CodeOverloaded, Reason: fmt.Sprintf("%d jobs are running, as many as may", running)}
 	}
 	return running, nil

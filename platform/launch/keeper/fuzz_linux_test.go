@@ -119,7 +119,7 @@ func fuzzedKeeper(f *testing.F) (*keeper, []*os.File) {
 	c := Config{
 		Version: "test", PublicSocket: filepath.Join(dir, "p.sock"), StateDir: dir, DaemonUID: math.MaxUint32 - 1,
 		SyncPath: "/nonexistent", Allow: func(Ask) error { return errors.New("no") }, Accounts: account.System(),
-		MaxRunning: 10, JournalSync: time.Hour, Log: slog.New(slog.DiscardHandler),
+		Bounds: func() Bounds { return Bounds{MaxRunning: 10} }, JournalSync: time.Hour, Log: slog.New(slog.DiscardHandler),
 	}
 	k := &keeper{
 		Config: c, root: true, boxes: &boxes{why: "none here"}, witness: &witness{path: filepath.Join(dir, witnessName)},

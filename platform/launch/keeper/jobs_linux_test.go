@@ -331,7 +331,7 @@ func TestIdempotency(t *testing.T) {
 func TestRefusals(t *testing.T) {
 	needRoot(t)
 	c := configure(t)
-	c.MaxRunning = 1
+	c.Bounds = func() Bounds { return Bounds{Keep: time.Hour, CaptureMax: 1 << 20, MaxRunning: 1} }
 	b := start(t, c)
 	conn, _ := b.requester(agentUID)
 	for name, edit := range map[string]func(*launch.Spec){

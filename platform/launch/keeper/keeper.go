@@ -43,15 +43,21 @@ type Config struct {
 	Accounts account.Resolver // nil: the system's files
 	PAM      pam.Program
 
-	Keep       time.Duration // ended jobs, unless the job says otherwise
-	Grace      time.Duration // between TERM and KILL, likewise
-	CaptureMax int64         // octets of each captured stream; a job may have less
-	MaxRunning int
+	// Bounds are asked for each time that they count.
+	Bounds func() Bounds
 	// JournalSync is the time within which a record is on the disk; 0: before its act.
 	JournalSync time.Duration
 
 	Log   *slog.Logger
 	Level *slog.LevelVar // of Log; nil: it cannot be changed
+}
+
+// Bounds are how much of jobs there may be.
+type Bounds struct {
+	Keep       time.Duration // ended jobs, unless the job says otherwise
+	Grace      time.Duration // between TERM and KILL, likewise
+	CaptureMax int64         // octets of each captured stream; a job may have less
+	MaxRunning int
 }
 
 // Ask is one launch as the limits see it.

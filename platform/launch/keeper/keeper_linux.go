@@ -284,11 +284,11 @@ func (k *keeper) trimOutputs() {
 }
 
 func (k *keeper) forgetOld() {
-	now := time.Now()
+	now, keep := time.Now(), k.Bounds().Keep
 	var gone []*job
 	k.mu.Lock()
 	k.ended = slices.DeleteFunc(k.ended, func(j *job) bool {
-		old := now.Sub(j.Ended) > cmp.Or(j.Keep, k.Keep)
+		old := now.Sub(j.Ended) > cmp.Or(j.Keep, keep)
 		if old {
 			gone = append(gone, j)
 			delete(k.jobs, key{j.Owner, j.ID})

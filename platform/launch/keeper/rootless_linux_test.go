@@ -36,7 +36,7 @@ func playRootless(place string) error {
 	c := Config{
 		Version: "test", PublicSocket: filepath.Join(place, "public/p.sock"), Socket: filepath.Join(place, "private/l.sock"),
 		StateDir: filepath.Join(place, "state"), BecomePath: beginning, DaemonUID: otherUID, DaemonGID: otherUID, SyncPath: "/bin/cat",
-		Allow: func(Ask) error { return nil }, Keep: time.Hour, MaxRunning: 10, JournalSync: time.Second, Log: log,
+		Allow: func(Ask) error { return nil }, Bounds: func() Bounds { return Bounds{Keep: time.Hour, MaxRunning: 10} }, JournalSync: time.Second, Log: log,
 	}
 	ended := make(chan error, 2)
 	go func() { ended <- Run(ctx, c) }()

@@ -215,10 +215,11 @@ func (k *keeper) allowed(s *launch.Spec, requester uint32) (plan, error) {
 	if s.Umask != nil {
 		umask = *s.Umask
 	}
-	if s.CaptureMax == 0 || s.CaptureMax > k.CaptureMax {
-		s.CaptureMax = k.CaptureMax
+	bounds := k.Bounds()
+	if s.CaptureMax == 0 || s.CaptureMax > bounds.CaptureMax {
+		s.CaptureMax = bounds.CaptureMax
 	}
-	s.Grace = cmp.Or(s.Grace, k.Grace)
+	s.Grace = cmp.Or(s.Grace, bounds.Grace)
 	p := plan{spec: s, requester: requester, ceilings: k.ceilings(), order: become.Order{
 		Account: a, GID: gid, File: program, Argv: argv, Env: env, Dir: cmp.Or(s.Dir, a.Home), Umask: umask, Pin: command.pin,
 		Passed: s.Stdio == launch.StdioPassed,
@@ -250,7 +251,7 @@ func (k *keeper) enter(s *launch.Spec) (j *job, known bool, err error) {
 		return j, j != nil, err
 	case stopped:
 		return nil, false, &launch.Refused{Code: launch.CodeUnavailable, Reason: "the launcher is stopping"}
-	case running >= k.MaxRunning:
+	case running >= k.Bounds().MaxRunning:
 		return nil, false, &launch.Refused{Code: launch.CodeOverloaded, Reason: fmt.Sprintf("%d jobs are running, as many as may", running)}
 	}
 	if s.ID == "" {
