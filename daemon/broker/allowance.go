@@ -88,7 +88,7 @@ func (b *Broker) Admit(ctx context.Context, p *peer.Connection) (leave func(), e
 // Stranger reports that no client entry can be the peer's, and that he is no
 // operator. He may ask who he is, and what ails this machine, and needs few
 // connections for that.
-func (b *Broker) Stranger(p *peer.Connection) bool { return b.callers.Load().stranger(&p.Peer) }
+func (b *Broker) Stranger(p *peer.Connection) bool { return b.view.Load().callers.stranger(&p.Peer) }
 
 // overloaded is the problem of a request that may be made again after wait.
 func overloaded(why string, wait time.Duration) *wire.Problem {

@@ -83,7 +83,7 @@ type Monitor interface {
 
 // Parts is what a broker is assembled from.
 type Parts struct {
-	Config   *config.Config
+	Config   *config.Config // at first; Adopt puts another one in its place
 	Models   map[string]policy.Model
 	Audit    *audit.Log
 	Launcher Launcher
@@ -113,11 +113,15 @@ type Clock interface {
 // Broker decides. Its methods may be called from any goroutine.
 type Broker struct {
 	Parts
-	callers atomic.Pointer[callers] // swapped whole when names have been resolved
-	view    atomic.Pointer[view]    // swapped whole by Activate
+	view    atomic.Pointer[view] // all that is in force, swapped whole
 	started time.Time
 	events  *events
 	ends    position // of the journal, in the audit
+
+	changing sync.Mutex    // held while the next view is made of the last
+	unnamed  chan struct{} // there are names that nobody has resolved yet
+
+	amiss atomic.Pointer[[]wire.Finding] // with the configuration's files
 
 	steering   sync.Mutex // held while the suspension changes
 	suspension atomic.Pointer[wire.Suspension]
@@ -127,12 +131,17 @@ type Broker struct {
 // everything. Names of accounts in the client entries are looked up now in this
 // host's files, and by WatchNames wherever the system has them.
 func New(p Parts) *Broker {
-	b := &Broker{Parts: p, started: time.Now(), events: newEvents(p.Clock.Now())}
-	b.callers.Store(newCallers(p.Config, namesIn(p.Config).In(account.System()), nil))
+	b := &Broker{Parts: p, started: time.Now(), events: newEvents(p.Clock.Now()), unnamed: make(chan struct{}, 1)}
 	b.suspension.Store(p.Suspension)
-	b.view.Store(&view{known: snapshot.New(p.Config.Machine, nil)})
+	b.view.Store(&view{
+		config: p.Config, callers: newCallers(p.Config, namesIn(p.Config).In(account.System()), nil), known: snapshot.New(p.Config.Machine, nil),
+	})
 	return b
 }
+
+// Config is the configuration in force. Whatever serves a request goes by its caller's view instead, so that it sees one
+// configuration from its beginning to its end.
+func (b *Broker) Config() *config.Config { return b.view.Load().config }
 
 // newDecisionID names one decision: unique, unpredictable, and the thread that
 // runs through answer, audit and journal.

@@ -23,6 +23,7 @@ type caller struct {
 	refused  *wire.Problem // nothing may be done for this caller at all
 	looked   []wire.Match  // the entries in order, up to the one that matches
 	allowed  *allowance    // how much the client may ask at once; nil: without limit
+	view     *view         // what is in force for this request
 }
 
 // callers is the configuration's view of who may connect, with the names of
@@ -30,24 +31,20 @@ type caller struct {
 type callers struct {
 	entries   []entry
 	operators struct{ uids, gids []uint32 }
+	names     launch.Numbers // that they were made with
 	problems  []wire.Finding
 }
 
-// newCallers makes it of a configuration and what its names stand for. Those that were in force before it keep count of
-// what each client asks; nil at first.
+// newCallers makes it of a configuration and what its names stand for. A client that was there before, nil at first, and
+// has the same bounds goes on with what it has used of them.
 func newCallers(c *config.Config, names launch.Numbers, before *callers) *callers {
-	cs := &callers{}
+	cs := &callers{names: names}
 	for _, warning := range c.Warnings {
 		cs.problems = append(cs.problems, wire.Finding{Code: "config.ignored", Detail: warning})
 	}
 	for i := range c.Clients {
 		m := &c.Clients[i]
-		e := entry{client: m}
-		if before != nil {
-			e.allowed = before.entries[i].allowed
-		} else {
-			e.allowed = newAllowance(m)
-		}
+		e := entry{client: m, allowed: before.allowance(m)}
 		at := "clients." + m.Name + ".match"
 		if m.Match.User != "" {
 			if e.uid = cs.number(names.Users, names.Lost, "user", m.Match.User, at+".user"); e.uid == nil {
@@ -72,6 +69,18 @@ func newCallers(c *config.Config, names launch.Numbers, before *callers) *caller
 		}
 	}
 	return cs
+}
+
+// allowance is the one that a client of the name and the bounds has already, or a new one.
+func (cs *callers) allowance(c *config.Client) *allowance {
+	if cs != nil {
+		for i := range cs.entries {
+			if e := &cs.entries[i]; e.client.Name == c.Name && e.client.Rate == c.Rate && e.client.Concurrent == c.Concurrent {
+				return e.allowed
+			}
+		}
+	}
+	return newAllowance(c)
 }
 
 // number is what a name stands for; nil, and a problem, when nobody could say.

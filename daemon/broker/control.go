@@ -37,7 +37,7 @@ func (b *Broker) Signal(ctx context.Context, p *peer.Connection, id string, body
 	}
 	grace := time.Duration(body.Grace)
 	if body.Signal == launch.Cancel && grace == 0 {
-		grace = b.Config.Jobs.Grace
+		grace = c.view.config.Jobs.Grace
 	}
 	job, err := b.Launcher.Job(ctx, owner, id, 0)
 	if err != nil {
@@ -120,8 +120,8 @@ func (b *Broker) mayControl(c *caller, kind string, what policy.Control, job *la
 // fillControl writes into the request what the daemon knows of the job, as it
 // was at its launch: the batch user may have been removed in Vault since, and
 // whoever may end the job must still be able to.
-func (b *Broker) fillControl(q ask, request *policy.Request) *wire.Problem {
-	realm := b.Config.Realms[q.realm]
+func (b *Broker) fillControl(v *view, q ask, request *policy.Request) *wire.Problem {
+	realm := v.config.Realms[q.realm]
 	request.Action = ""
 	err := b.Models[realm.Model].FillControl(request, q.control.what, policy.Job{
 		Host:      policy.Host{Agent: realm.Agent, AgentServices: realm.AgentServices},

@@ -25,10 +25,10 @@ type asked struct {
 // entry that names the unit. Errors are as in Retrieve, too; systemd says that
 // it was systemd without a doubt who asked.
 func (b *Broker) Credential(ctx context.Context, at peer.Attested, failed error, deliver Deliver) (systemd bool, err error) {
-	c := caller{peer: at, user: at.User, attested: failed == nil}
+	c := caller{peer: at, user: at.User, attested: failed == nil, view: b.view.Load()}
 	want, systemd, err := askedFor(&at, failed)
 	if err == nil {
-		c.client = b.Config.CredentialClient(want.unit)
+		c.client = c.view.config.CredentialClient(want.unit)
 	}
 	q := ask{batchUser: want.name, ownName: true, use: toRetrieve}
 	if e := c.client; e != nil {

@@ -61,10 +61,7 @@ func (d *dryRun) note(step string, refusal *wire.Problem, found string) bool {
 // operators, and clients that may explain. With client, as if that client had
 // asked.
 func (b *Broker) DryRun(ctx context.Context, p *peer.Connection, conn *net.UnixConn, body *wire.Launch, explain bool, client string) (wire.DryRun, error) {
-	cs := b.callers.Load()
-	want := cs.want(&p.Peer)
-	want.Program = want.Program || explain // who asked is part of the explanation
-	c := b.identifyBy(ctx, cs, p, want, want.Program || want.SHA256)
+	c := b.identifyBy(ctx, p, peer.Want{Program: explain}, true) // who asked is part of the explanation
 	record := b.record(audit.DryRun, &c, body.Realm, body.Subject, body.BatchUser)
 	d := &dryRun{body: body, record: record, judged: c, anyone: c.operator && c.client == nil}
 	if refusal := mayAsk(&c, explain, d.anyone || explain && c.operator); refusal != nil {
@@ -88,7 +85,7 @@ func (b *Broker) DryRun(ctx context.Context, p *peer.Connection, conn *net.UnixC
 	if sound && !d.anyone && (c.operator || d.record.ForClient == "") { // another client's jobs are not a client's to know
 		b.noteID(ctx, d, spec)
 	}
-	d.note(stepMachine, b.suspended(), "jobs are being started on machine "+b.Config.Machine)
+	d.note(stepMachine, b.suspended(), "jobs are being started on machine "+c.view.config.Machine)
 	a := b.dryDecide(d)
 	if sound && a.user != nil {
 		spec.Started = c.peer.Started
@@ -124,7 +121,7 @@ func (b *Broker) dryDecide(d *dryRun) (a answer) {
 		realm: body.Realm, subject: body.Subject, object: body.Object, batchUser: body.BatchUser, use: toLaunch, anyone: d.anyone,
 		explain: d.Explained != nil,
 	}
-	if !d.note(stepRealm, b.entered(c, q), b.realmWords(d)) {
+	if !d.note(stepRealm, entered(c, q), d.realmWords()) {
 		return a
 	}
 	request, refusal := parseRequest(q)
@@ -132,14 +129,14 @@ func (b *Broker) dryDecide(d *dryRun) (a answer) {
 		d.note(stepPolicy, refusal, "")
 		return a
 	}
-	v := b.view.Load()
+	v := c.view
 	inForce, refusal := b.policyFor(v, q.realm)
 	documented := d.note(stepDocument, refusal, b.documentWords(d, v))
 	spoken := d.anyone
 	if documented && !d.anyone {
 		spoken = d.note(stepSubject, c.maySpeakFor(request.Subject, inForce.engine), d.subjectWords())
 	}
-	u, refusal := b.find(c, v, q, b.Config.Realms[q.realm].Model, body.BatchUser)
+	u, refusal := b.find(c, v, q, v.config.Realms[q.realm].Model, body.BatchUser)
 	if !d.note(stepBatchUser, refusal, b.userWords(d, v)) || !documented || !spoken {
 		if refusal == nil {
 			a.user = u // the launcher can still be asked
@@ -161,11 +158,11 @@ func (b *Broker) dryDecide(d *dryRun) (a answer) {
 }
 
 // entered is why the realm cannot be entered, or nil.
-func (b *Broker) entered(c *caller, q ask) *wire.Problem {
+func entered(c *caller, q ask) *wire.Problem {
 	if q.anyone {
-		return b.configured(q.realm)
+		return configured(c.view, q.realm)
 	}
-	return c.mayEnter(q.realm, b.Config.Realms)
+	return c.mayEnter(q.realm, c.view.config.Realms)
 }
 
 // noteLauncher asks the launcher, which has the host owner's limits.

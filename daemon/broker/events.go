@@ -178,13 +178,13 @@ func (e *events) synced(paths []string, known *snapshot.Snapshot, removed bool) 
 // for this caller, but after wait in any case. A client learns of its own jobs,
 // batch users and realms.
 func (b *Broker) Events(ctx context.Context, p *peer.Connection, after uint64, wait time.Duration) (wire.Events, error) {
-	c := b.identify(ctx, p)
-	if refusal := c.known(); refusal != nil {
-		return wire.Events{}, refusal
-	}
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	for {
+		c := b.identify(ctx, p) // each time: he may not be a client any more
+		if refusal := c.known(); refusal != nil {
+			return wire.Events{}, refusal
+		}
 		found, next, news, gone := b.events.page(after, c.hears)
 		switch {
 		case gone:
@@ -217,6 +217,8 @@ func (c *caller) hears(w *wire.Event) bool {
 		return config.MatchAny(c.client.BatchUsers, w.BatchUser)
 	case w.Realm != "":
 		return c.client.InRealm(w.Realm)
+	case w.Type == wire.ConfigChanged, w.Type == wire.ConfigRefused:
+		return false
 	}
 	return true
 }

@@ -16,7 +16,7 @@ import (
 // for an operator without an entry, that of the only client that could launch in the realm. unfit is why that client
 // could not, or nil. A client other than an operator learns no more by naming another one than it could for itself.
 func (b *Broker) suppose(d *dryRun, c *caller, name string) (unfit, refusal *wire.Problem) {
-	cs := b.callers.Load()
+	cs := c.view.callers
 	candidates := cs.launching(d.body.Realm)
 	switch {
 	case name == "" || name == c.name():
@@ -39,7 +39,7 @@ func (b *Broker) suppose(d *dryRun, c *caller, name string) (unfit, refusal *wir
 		return nil, wire.Invalid("client", fmt.Sprintf("there is no client entry %q; those that may launch in this realm: %s", name, among(candidates)))
 	}
 	d.record.ForClient, d.anyone = name, false
-	d.judged = caller{user: e.client.Match.User, client: e.client}
+	d.judged = caller{user: e.client.Match.User, client: e.client, view: c.view}
 	d.as, d.hidden = e.uid, e.uid == nil
 	switch {
 	case e.client.Match.CredentialUnit != "":
@@ -80,7 +80,7 @@ func (cs *callers) entry(name string) *entry {
 
 // withinOwn refuses what a client could not have explained for itself.
 func (b *Broker) withinOwn(c *caller, body *wire.Launch) *wire.Problem {
-	if refusal := c.mayEnter(body.Realm, b.Config.Realms); refusal != nil {
+	if refusal := c.mayEnter(body.Realm, c.view.config.Realms); refusal != nil {
 		return refusal
 	}
 	q := ask{realm: body.Realm, subject: body.Subject, object: body.Object, use: toAsk}
@@ -88,13 +88,13 @@ func (b *Broker) withinOwn(c *caller, body *wire.Launch) *wire.Problem {
 	if refusal != nil {
 		return refusal
 	}
-	v := b.view.Load()
+	v := c.view
 	if p, _ := b.policyFor(v, body.Realm); p != nil {
 		if refusal := c.maySpeakFor(request.Subject, p.engine); refusal != nil {
 			return refusal
 		}
 	}
-	if _, refusal := b.find(c, v, q, b.Config.Realms[body.Realm].Model, body.BatchUser); refusal != nil && refusal.Code == wire.CallerForbidden {
+	if _, refusal := b.find(c, v, q, v.config.Realms[body.Realm].Model, body.BatchUser); refusal != nil && refusal.Code == wire.CallerForbidden {
 		return refusal
 	}
 	return nil
@@ -102,9 +102,9 @@ func (b *Broker) withinOwn(c *caller, body *wire.Launch) *wire.Problem {
 
 // explainCaller begins the explanation: who asks, and for whom.
 func (b *Broker) explainCaller(d *dryRun, c *caller) {
-	x := &wire.Explains{Peer: c.wirePeer(), Operator: c.operator, Supposed: d.record.ForClient != "", Account: d.judged.user, Machine: b.Config.Machine}
-	if len(b.Config.Files) > 0 {
-		x.Config = b.Config.Files[0]
+	x := &wire.Explains{Peer: c.wirePeer(), Operator: c.operator, Supposed: d.record.ForClient != "", Account: d.judged.user, Machine: c.view.config.Machine}
+	if files := c.view.config.Files; len(files) > 0 {
+		x.Config = files[0]
 	}
 	if e := d.judged.client; e != nil {
 		x.Client, x.Entry = e.Name, fmt.Sprintf("%s:%d", e.File, e.Line)
@@ -141,8 +141,8 @@ func (d *dryRun) whoAsks() string {
 	return fmt.Sprintf("client %q may launch", x.Client)
 }
 
-func (b *Broker) realmWords(d *dryRun) string {
-	realm, configured := b.Config.Realms[d.body.Realm]
+func (d *dryRun) realmWords() string {
+	realm, configured := d.judged.view.config.Realms[d.body.Realm]
 	if d.Explained == nil || !configured {
 		return ""
 	}
@@ -157,7 +157,7 @@ func (b *Broker) documentWords(d *dryRun, v *view) string {
 	for _, p := range b.policies(v) {
 		if p.Realm == d.body.Realm {
 			d.Explained.Policy = &p
-			return fmt.Sprintf("version %d of %s, confirmed by Vault %s ago (at most %s)", p.Version, p.Scope, age(p.AgeSeconds), short(b.Config.Sync.PolicyMaxStale))
+			return fmt.Sprintf("version %d of %s, confirmed by Vault %s ago (at most %s)", p.Version, p.Scope, age(p.AgeSeconds), short(v.config.Sync.PolicyMaxStale))
 		}
 	}
 	return ""
@@ -179,14 +179,14 @@ func or(text, instead string) string {
 
 // userWords describes the batch user as far as the one whose launch it would be may know it.
 func (b *Broker) userWords(d *dryRun, v *view) string {
-	u, err := v.known.BatchUser(d.body.Realm, b.Config.Realms[d.body.Realm].Model, d.body.BatchUser)
+	u, err := v.known.BatchUser(d.body.Realm, v.config.Realms[d.body.Realm].Model, d.body.BatchUser)
 	if d.Explained == nil || err != nil || !d.anyone && d.judged.mayUse(u.Name) != nil {
 		return ""
 	}
-	user := b.describe(u)
+	user := b.describe(v, u)
 	d.Explained.BatchUser, d.Explained.RealmName = &user, u.RealmName
 	return fmt.Sprintf("%q, which the realm calls %q: account %q; %s, confirmed by Vault %s ago (at most %s)",
-		u.Name, u.RealmName, user.Username, credential(u), age(user.AgeSeconds), short(b.maxStale(u)))
+		u.Name, u.RealmName, user.Username, credential(u), age(user.AgeSeconds), short(v.maxStale(u)))
 }
 
 // credential says which password it would be.

@@ -67,7 +67,7 @@ func TestHowLongACredentialIsGood(t *testing.T) {
 			}
 			clock.now = clock.now.Add(c.age)
 			code := ""
-			if p := b.usable(u); p != nil {
+			if p := b.usable(b.view.Load(), u); p != nil {
 				code = p.Code
 			}
 			if code != c.want {
@@ -76,14 +76,14 @@ func TestHowLongACredentialIsGood(t *testing.T) {
 		})
 	}
 	b, _ := aged(t)
-	if p := b.usable(&snapshot.User{Held: &snapshot.Held{Entry: snapshot.Entry{BatchUser: &snapshot.BatchUser{}}}}); p == nil || p.Code != wire.CredentialStale {
+	if p := b.usable(b.view.Load(), &snapshot.User{Held: &snapshot.Held{Entry: snapshot.Entry{BatchUser: &snapshot.BatchUser{}}}}); p == nil || p.Code != wire.CredentialStale {
 		t.Errorf("one that Vault never confirmed: %v", p)
 	}
 }
 
 func TestHowLongAPolicyIsGood(t *testing.T) {
 	b, clock := aged(t)
-	v := &view{policies: map[string]*inForce{"opcon": {engine: yes{}, held: &snapshot.Held{Confirmed: clock.now}}}}
+	v := &view{config: b.Config(), policies: map[string]*inForce{"opcon": {engine: yes{}, held: &snapshot.Held{Confirmed: clock.now}}}}
 	for _, c := range []struct {
 		pass time.Duration
 		want string
@@ -124,25 +124,26 @@ func TestWhatIsWrongAtHome(t *testing.T) {
 // nothing else.
 func TestARejectedPasswordStillLaunches(t *testing.T) {
 	b, clock := aged(t)
-	b.Config.Platforms = []string{"unix"}
+	v := b.view.Load()
+	v.config.Platforms = []string{"unix"}
 	u := &snapshot.User{Held: &snapshot.Held{}, Name: "payroll"}
 	u.BatchUser = &snapshot.BatchUser{Platform: "unix", Kind: "password", Launch: true, Retrieve: true}
 	u.Box, u.Confirmed = []byte{1}, clock.now
-	if p := b.permits(u, toRetrieve); p != nil {
+	if p := permits(v, u, toRetrieve); p != nil {
 		t.Errorf("before: %v", p)
 	}
 	u.Rejected = clock.now
-	if p := b.permits(u, toRetrieve); p == nil || p.Code != wire.CredentialRejected || p.Status != 422 {
+	if p := permits(v, u, toRetrieve); p == nil || p.Code != wire.CredentialRejected || p.Status != 422 {
 		t.Errorf("retrieve: %v", p)
 	}
-	if p := b.permits(u, toLaunch); p != nil {
+	if p := permits(v, u, toLaunch); p != nil {
 		t.Errorf("launch: %v", p)
 	}
-	if got := b.describe(u).State; got != stateRejected {
+	if got := b.describe(v, u).State; got != stateRejected {
 		t.Errorf("state %q", got)
 	}
 	u.BatchUser.Expires = clock.now.Add(-time.Second)
-	if got := b.describe(u).State; got != "expired" {
+	if got := b.describe(v, u).State; got != "expired" {
 		t.Errorf("state %q, want the one that no newer password mends", got)
 	}
 }

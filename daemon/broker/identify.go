@@ -34,33 +34,61 @@ type entry struct {
 // Without the launcher the socket alone tells who is asking: then entries that
 // want to know the program match nobody, and nothing is kept.
 func (b *Broker) identify(ctx context.Context, p *peer.Connection) caller {
-	cs := b.callers.Load()
-	if last, _ := p.Memo.Load().(*met); last != nil && last.by == cs {
-		return last.caller
+	v := b.view.Load()
+	if last, _ := p.Memo.Load().(*met); last != nil && last.by == v.callers {
+		return last.caller.in(v)
 	}
-	return b.identifyBy(ctx, cs, p, cs.want(&p.Peer), false)
+	return b.identifyBy(ctx, p, peer.Want{}, false)
+}
+
+// in is the caller of a request for which the view is in force.
+func (c caller) in(v *view) caller {
+	c.view = v
+	return c
 }
 
 // identifyAfresh is identify for what must not rest on an earlier look.
 func (b *Broker) identifyAfresh(ctx context.Context, p *peer.Connection) caller {
-	cs := b.callers.Load()
-	want := cs.want(&p.Peer)
-	return b.identifyBy(ctx, cs, p, want, want.Program || want.SHA256) // else the kernel's word is all there is, and it stays
+	return b.identifyBy(ctx, p, peer.Want{}, true)
 }
 
 // met is what is kept with a connection.
 type met struct {
-	by     *callers // another configuration has to look again
+	by     *callers // others have to match again
 	want   peer.Want
 	caller caller
 }
 
-func (b *Broker) identifyBy(ctx context.Context, cs *callers, p *peer.Connection, want peer.Want, afresh bool) caller {
-	last, _ := p.Memo.Load().(*met)
-	if last != nil && last.by == cs && covers(last.want, want) && !afresh {
-		return last.caller
+// identifyBy finds out who is asking, and beside what the entries want to know also more. A look takes its time, and what
+// is in force may be another thing afterwards: then he is held against that.
+func (b *Broker) identifyBy(ctx context.Context, p *peer.Connection, more peer.Want, afresh bool) caller {
+	for {
+		v := b.view.Load()
+		want := v.callers.want(&p.Peer)
+		want.Program = want.Program || more.Program
+		again := afresh && (want.Program || want.SHA256) // else the kernel's word is all there is, and it stays
+		c := b.look(ctx, v.callers, p, want, again)
+		if now := b.view.Load(); now.callers == v.callers {
+			return c.in(now)
+		}
+		afresh = false
 	}
-	if last != nil && last.by == cs {
+}
+
+// look holds the peer against the entries. What the launcher said of him at an earlier look is good for other entries too.
+func (b *Broker) look(ctx context.Context, cs *callers, p *peer.Connection, want peer.Want, afresh bool) caller {
+	last, _ := p.Memo.Load().(*met)
+	if last != nil && covers(last.want, want) && !afresh {
+		if last.by == cs {
+			return last.caller
+		}
+		if last.caller.refused == nil {
+			c := cs.match(caller{peer: last.caller.peer, user: last.caller.user, attested: true})
+			p.Memo.Store(&met{by: cs, want: last.want, caller: c})
+			return c
+		}
+	}
+	if last != nil {
 		want.Started = last.caller.peer.Started
 		want.Program, want.SHA256 = want.Program || last.want.Program, want.SHA256 || last.want.SHA256
 	}
@@ -206,10 +234,7 @@ func (c *caller) why() string {
 // Whoami tells a caller what the system attested and what the configuration
 // makes of it. It is for everybody: whoever is refused has to be able to see why.
 func (b *Broker) Whoami(ctx context.Context, p *peer.Connection) wire.Whoami {
-	cs := b.callers.Load()
-	want := cs.want(&p.Peer)
-	want.Program = true
-	c := b.identifyBy(ctx, cs, p, want, false)
+	c := b.identifyBy(ctx, p, peer.Want{Program: true}, false)
 	w := wire.Whoami{
 		Peer:     c.wirePeer(),
 		Operator: c.operator, Entries: c.looked, Version: b.Version, API: wire.API, Features: b.features(),

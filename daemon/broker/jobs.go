@@ -74,6 +74,11 @@ func (b *Broker) Job(ctx context.Context, p *peer.Connection, id string, wait ti
 	if err != nil {
 		return wire.Job{}, b.problemOf(err)
 	}
+	if wait > 0 {
+		if c = b.identify(ctx, p); !c.operator && c.name() != owner { // not any more
+			return wire.Job{}, wire.NewProblem(wire.JobUnknown, "")
+		}
+	}
 	return jobOf(&job), nil
 }
 

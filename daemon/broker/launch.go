@@ -45,7 +45,7 @@ func (b *Broker) Launch(ctx context.Context, p *peer.Connection, conn *net.UnixC
 
 	words := wordsOf(body)
 	record.Job = &audit.Job{ID: spec.ID, CommandSHA256: argvSum(words), ScriptSHA256: scriptSum(body.Script), EnvSHA256: envSum(spec.Env)}
-	if b.Config.Audit.Argv {
+	if c.view.config.Audit.Argv {
 		record.Job.Tell(words, spec.Env)
 	}
 	lap(StepPlan)

@@ -56,12 +56,12 @@ type Standing struct {
 // Standings are those of all batch users, in order of name.
 func (b *Broker) Standings() iter.Seq[Standing] {
 	return func(yield func(Standing) bool) {
-		now := b.Clock.Now()
-		for _, u := range b.view.Load().known.Users() {
+		now, v := b.Clock.Now(), b.view.Load()
+		for _, u := range v.known.Users() {
 			age := now.Sub(u.Confirmed)
 			s := Standing{
-				Name: u.Name, Scope: u.ID.Scope, State: b.stateOf(u, now), Version: u.SecretVersion(),
-				Age: age, StaleIn: b.maxStale(u) - age, Rotates: !u.Rotates.IsZero(),
+				Name: u.Name, Scope: u.ID.Scope, State: b.stateOf(v, u, now), Version: u.SecretVersion(),
+				Age: age, StaleIn: v.maxStale(u) - age, Rotates: !u.Rotates.IsZero(),
 			}
 			if s.Rotates {
 				s.RotatesIn = u.Rotates.Sub(now)
@@ -78,7 +78,7 @@ func (b *Broker) Now() time.Time { return b.Clock.Now() }
 
 // Picture is how things stand, as in Status, with the jobs as the launcher last counted them: it asks nobody.
 func (b *Broker) Picture() wire.Status {
-	s := b.standing()
+	s := b.standing(b.view.Load())
 	l := b.Launcher.Status()
 	s.Jobs = wire.JobCount{Running: l.JobsRunning, Kept: l.JobsKept}
 	return s

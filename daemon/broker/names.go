@@ -41,6 +41,9 @@ func (b *Broker) WatchNames(ctx context.Context, begun <-chan struct{}) error {
 		case <-begun:
 			again = time.After(nameSoon)
 			continue
+		case <-b.unnamed:
+			again = time.After(nameRetry)
+			continue
 		case <-again:
 		}
 		again = nil
@@ -52,7 +55,8 @@ func (b *Broker) WatchNames(ctx context.Context, begun <-chan struct{}) error {
 
 // resolveNames reports whether all were found.
 func (b *Broker) resolveNames(ctx context.Context) bool {
-	names := namesIn(b.Config)
+	c := b.Config()
+	names := namesIn(c)
 	if len(names.Users)+len(names.Groups) > launch.MaxNames {
 		b.Log.Warn("too many names in the configuration for the system's resolver; the files were asked", "most", launch.MaxNames)
 		return true
@@ -64,6 +68,13 @@ func (b *Broker) resolveNames(ctx context.Context) bool {
 		}
 		return false
 	}
-	b.callers.Store(newCallers(b.Config, numbers, b.callers.Load()))
+	b.changing.Lock()
+	defer b.changing.Unlock()
+	next := *b.view.Load()
+	if next.config != c {
+		return false // another one has come into force meanwhile
+	}
+	next.callers = newCallers(c, numbers, next.callers)
+	b.view.Store(&next)
 	return len(numbers.Lost) == 0
 }

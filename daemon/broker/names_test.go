@@ -39,8 +39,8 @@ func TestNames(t *testing.T) {
 		c.Operators.Users, c.Operators.Groups = []string{"root"}, []string{"ops"}
 		d := &directory{}
 		b := &Broker{Parts: Parts{Config: c, Launcher: d, Log: slog.New(slog.DiscardHandler)}}
-		b.callers.Store(newCallers(c, namesIn(c).In(account.System()), nil))
-		first := b.callers.Load()
+		first := newCallers(c, namesIn(c).In(account.System()), nil)
+		b.view.Store(&view{config: c, callers: first})
 		far := &peer.Peer{UID: 70001, Groups: []uint32{70002}}
 		if len(first.problems) != 2 || !first.stranger(far) {
 			t.Errorf("from the files alone: %+v", first.problems)
@@ -59,17 +59,17 @@ func TestNames(t *testing.T) {
 		if n := d.asked.Load(); n != 1 {
 			t.Errorf("asked %d times", n)
 		}
-		if b.callers.Load() != first {
+		if b.view.Load().callers != first {
 			t.Error("without a launcher others are in force")
 		}
 		time.Sleep(nameRetry)
 		synctest.Wait()
-		if cs := b.callers.Load(); len(cs.problems) != 2 || cs.problems[0].Detail != `user "far": does not answer; the entry matches nobody` || !cs.stranger(far) {
+		if cs := b.view.Load().callers; len(cs.problems) != 2 || cs.problems[0].Detail != `user "far": does not answer; the entry matches nobody` || !cs.stranger(far) {
 			t.Errorf("got %+v", cs.problems)
 		}
 		time.Sleep(nameRetry)
 		synctest.Wait()
-		cs := b.callers.Load()
+		cs := b.view.Load().callers
 		if len(cs.problems) != 0 || cs.stranger(far) || !cs.operates(far) {
 			t.Errorf("got %+v", cs)
 		}

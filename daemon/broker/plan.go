@@ -31,11 +31,12 @@ func (b *Broker) plan(c *caller, body *wire.Launch) (launch.Spec, *wire.Problem)
 			return launch.Spec{}, p
 		}
 	}
+	jobs := &c.view.config.Jobs
 	spec := launch.Spec{
 		Owner: c.client.Name, ID: body.ID, Hash: sumOf(body), PAM: c.client.PAM,
 		Argv: body.Command, CommandLine: body.CommandLine, Login: body.Login, Stdin: []byte(body.Stdin),
-		Dir: body.Dir, Env: body.Env, Stdio: cmp.Or(body.Stdio, "capture"), CaptureMax: b.Config.Jobs.CaptureMax,
-		Timeout: time.Duration(body.Timeout), Grace: b.Config.Jobs.Grace, Keep: b.Config.Jobs.Keep,
+		Dir: body.Dir, Env: body.Env, Stdio: cmp.Or(body.Stdio, "capture"), CaptureMax: jobs.CaptureMax,
+		Timeout: time.Duration(body.Timeout), Grace: jobs.Grace, Keep: jobs.Keep,
 	}
 	if s := body.Script; s != nil {
 		spec.Script = &launch.Script{Text: []byte(s.Text), Interpreter: s.Interpreter, Args: s.Args}

@@ -59,10 +59,10 @@ type granted struct {
 // grant.
 func (b *Broker) decide(c *caller, q ask, record *audit.Record) (a answer) {
 	if q.anyone {
-		if a.refusal = b.configured(q.realm); a.refusal != nil {
+		if a.refusal = configured(c.view, q.realm); a.refusal != nil {
 			return a
 		}
-	} else if a.refusal = c.mayEnter(q.realm, b.Config.Realms); a.refusal != nil {
+	} else if a.refusal = c.mayEnter(q.realm, c.view.config.Realms); a.refusal != nil {
 		return a
 	}
 	request, refusal := parseRequest(q)
@@ -72,7 +72,7 @@ func (b *Broker) decide(c *caller, q ask, record *audit.Record) (a answer) {
 	}
 	record.Action = request.Action
 
-	v := b.view.Load()
+	v := c.view
 	p, refusal := b.policyFor(v, q.realm)
 	if refusal != nil {
 		a.refusal = refusal
@@ -86,7 +86,7 @@ func (b *Broker) decide(c *caller, q ask, record *audit.Record) (a answer) {
 	}
 	switch {
 	case q.control != nil:
-		if a.refusal = b.fillControl(q, &request); a.refusal != nil {
+		if a.refusal = b.fillControl(v, q, &request); a.refusal != nil {
 			return a
 		}
 		record.Action = request.Action
@@ -106,8 +106,8 @@ func (b *Broker) decide(c *caller, q ask, record *audit.Record) (a answer) {
 }
 
 // configured refuses realms that this machine does not have.
-func (b *Broker) configured(realm string) *wire.Problem {
-	if _, exists := b.Config.Realms[realm]; exists {
+func configured(v *view, realm string) *wire.Problem {
+	if _, exists := v.config.Realms[realm]; exists {
 		return nil
 	}
 	p := wire.NewProblem(wire.RealmUnknown, fmt.Sprintf("realm %q is not configured on this machine", realm))
@@ -135,7 +135,7 @@ func parseRequest(q ask) (policy.Request, *wire.Problem) {
 // platform, this machine's agent. Whoever says otherwise is refused, or a
 // caller could have one name judged and another one used.
 func (b *Broker) fill(c *caller, v *view, q ask, request *policy.Request) (*snapshot.User, *wire.Problem) {
-	realm := b.Config.Realms[q.realm]
+	realm := v.config.Realms[q.realm]
 	model := b.Models[realm.Model]
 	name := q.batchUser
 	if name == "" {
@@ -195,21 +195,21 @@ func (b *Broker) find(c *caller, v *view, q ask, model, name string) (*snapshot.
 	case q.use == toAsk:
 		return u, nil
 	}
-	if refusal := b.usable(u); refusal != nil {
+	if refusal := b.usable(v, u); refusal != nil {
 		return nil, refusal
 	}
-	return u, b.permits(u, q.use)
+	return u, permits(v, u, q.use)
 }
 
 // permits holds the use against what the batch user's own document allows.
-func (b *Broker) permits(u *snapshot.User, want use) *wire.Problem {
+func permits(v *view, u *snapshot.User, want use) *wire.Problem {
 	refuse := func(why string) *wire.Problem {
 		return wire.NewProblem(wire.BatchUserNotAllowed, fmt.Sprintf("batch user %q %s", u.Name, why))
 	}
 	switch {
 	case want == toLaunch && !u.BatchUser.Launch:
 		return refuse("is not for launching (launch is false in Vault)")
-	case want == toLaunch && !slices.Contains(b.Config.Platforms, u.BatchUser.Platform):
+	case want == toLaunch && !slices.Contains(v.config.Platforms, u.BatchUser.Platform):
 		return refuse(fmt.Sprintf("is for platform %q, which this machine is not", u.BatchUser.Platform))
 	case want == toRetrieve && !u.BatchUser.Retrieve:
 		return refuse("is not for retrieving (retrieve is false in Vault)")

@@ -16,12 +16,12 @@ import (
 // features names what whoami promises beyond the API's version.
 var features = []string{
 	"attest", "authorize", "dry_run", "events", "explain", "explain.launch", "jobs.capture", "jobs.command_line", "jobs.forget", "jobs.login", "jobs.null",
-	"jobs.passed", "jobs.script", "jobs.signal", "jobs.stdin", "limits", "pam", "report", "retrieve", "retrieve.passed", "suspend", "sync", "verify",
+	"jobs.passed", "jobs.script", "jobs.signal", "jobs.stdin", "limits", "pam", "reload", "report", "retrieve", "retrieve.passed", "suspend", "sync", "verify",
 }
 
 // features adds to them what is configured.
 func (b *Broker) features() []string {
-	if b.Config.SystemdSocket == "" {
+	if b.Config().SystemdSocket == "" {
 		return features
 	}
 	return append(slices.Clone(features), "systemd.credentials")
@@ -56,7 +56,7 @@ func (b *Broker) Health() wire.Health {
 const roomLow = "audit.room_low"
 
 func (b *Broker) anyPolicy(v *view) bool {
-	for realm := range b.Config.Realms {
+	for realm := range v.config.Realms {
 		if _, refusal := b.policyFor(v, realm); refusal == nil {
 			return true
 		}
@@ -82,17 +82,17 @@ func (b *Broker) Status(ctx context.Context, p *peer.Connection) (wire.Status, e
 	if refusal := c.known(); refusal != nil {
 		return wire.Status{}, refusal
 	}
-	s := b.standing()
+	s := b.standing(c.view)
 	s.Jobs = b.countJobs(ctx)
 	return s, nil
 }
 
 // standing is the status without its count of jobs.
-func (b *Broker) standing() wire.Status {
-	v, sync := b.view.Load(), b.Syncer.Status()
+func (b *Broker) standing(v *view) wire.Status {
+	sync := b.Syncer.Status()
 	l := b.Launcher.Status()
 	s := wire.Status{
-		State: b.state(sync), Machine: b.Config.Machine, Version: b.Version, Started: b.started, Sync: sync,
+		State: b.state(sync), Machine: v.config.Machine, Version: b.Version, Started: b.started, Sync: sync,
 		Policies: b.policies(v), Memory: b.Memory(), LocalVault: b.Local(),
 		Launcher: wire.Launcher{Connected: l.Connected, Since: l.Since, Version: l.Version, Containment: l.Containment, Detail: l.Detail},
 		Problems: []wire.Finding{},
@@ -103,7 +103,7 @@ func (b *Broker) standing() wire.Status {
 	now := b.Clock.Now()
 	for _, u := range v.known.Users() {
 		s.BatchUsers.Total++
-		switch b.stateOf(u, now) {
+		switch b.stateOf(v, u, now) {
 		case stateReady:
 			s.BatchUsers.Ready++
 		case stateStale:
@@ -146,7 +146,7 @@ func (b *Broker) countJobs(ctx context.Context) (n wire.JobCount) {
 
 // problems collects what a person should look at.
 func (b *Broker) problems(v *view, s *wire.Status) []wire.Finding {
-	found := slices.Clone(b.callers.Load().problems)
+	found := slices.Concat(b.configAmiss(), v.callers.problems)
 	if s.Sync.Outcome != "ok" && s.Sync.Outcome != wire.LocalVaultUnwritable { // that one the local vault says itself
 		found = append(found, wire.Finding{Code: s.Sync.Outcome, Detail: s.Sync.Detail, Path: s.Sync.Address})
 	}
@@ -163,19 +163,19 @@ func (b *Broker) problems(v *view, s *wire.Status) []wire.Finding {
 		}
 	}
 	if err := b.Audit.Err(); err != nil {
-		found = append(found, wire.Finding{Code: wire.AuditUnavailable, Detail: err.Error(), Path: b.Config.Audit.File})
+		found = append(found, wire.Finding{Code: wire.AuditUnavailable, Detail: err.Error(), Path: v.config.Audit.File})
 	}
 	if low := b.Audit.Low(); low != "" {
-		found = append(found, wire.Finding{Code: roomLow, Detail: low, Path: b.Config.Audit.File})
+		found = append(found, wire.Finding{Code: roomLow, Detail: low, Path: v.config.Audit.File})
 	}
 	if lost := b.Audit.Lost(); lost > 0 {
 		found = append(found, wire.Finding{Code: "audit.copy_lost", Detail: fmt.Sprintf("the system's journal did not take copies of %d records; the audit log has them", lost)})
 	}
 	if b.Monitor != nil && b.Monitor.Unwritten() != "" {
-		found = append(found, wire.Finding{Code: "metrics.unwritable", Detail: b.Monitor.Unwritten(), Path: b.Config.Metrics.Textfile})
+		found = append(found, wire.Finding{Code: "metrics.unwritable", Detail: b.Monitor.Unwritten(), Path: v.config.Metrics.Textfile})
 	}
 	if !s.Launcher.Connected {
-		found = append(found, wire.Finding{Code: wire.LauncherUnavailable, Detail: s.Launcher.Detail, Path: b.Config.Launcher.Socket})
+		found = append(found, wire.Finding{Code: wire.LauncherUnavailable, Detail: s.Launcher.Detail, Path: v.config.Launcher.Socket})
 	}
 	if s.Memory.Degraded != "" {
 		found = append(found, wire.Finding{Code: "memory.degraded", Detail: s.Memory.Degraded})
@@ -227,8 +227,8 @@ func rejected(u *snapshot.User) string {
 
 func (b *Broker) policies(v *view) []wire.Policy {
 	list := []wire.Policy{}
-	for _, realm := range slices.Sorted(maps.Keys(b.Config.Realms)) {
-		w := wire.Policy{Realm: realm, Model: b.Config.Realms[realm].Model, State: policyActive}
+	for _, realm := range slices.Sorted(maps.Keys(v.config.Realms)) {
+		w := wire.Policy{Realm: realm, Model: v.config.Realms[realm].Model, State: policyActive}
 		if p := v.policies[realm]; p != nil {
 			w.Version, w.Scope, w.AgeSeconds = p.held.Version, p.held.ID.Scope, b.age(p.held.Confirmed)
 			w.Detail = p.held.Fault
@@ -251,11 +251,11 @@ func (b *Broker) policies(v *view) []wire.Policy {
 
 func (b *Broker) age(confirmed time.Time) int64 { return int64(b.Clock.Now().Sub(confirmed).Seconds()) }
 
-func (b *Broker) describe(u *snapshot.User) wire.BatchUser {
+func (b *Broker) describe(v *view, u *snapshot.User) wire.BatchUser {
 	e := u.BatchUser
 	return wire.BatchUser{
 		Name: u.Name, Username: e.Username, Domain: e.Domain, Group: e.Group, Platform: e.Platform, Scope: u.ID.Scope, Names: e.Names.Map(),
-		Kind: e.Kind, Version: u.SecretVersion(), AgeSeconds: b.age(u.Confirmed), State: b.stateOf(u, b.Clock.Now()), Launch: e.Launch, Retrieve: e.Retrieve,
+		Kind: e.Kind, Version: u.SecretVersion(), AgeSeconds: b.age(u.Confirmed), State: b.stateOf(v, u, b.Clock.Now()), Launch: e.Launch, Retrieve: e.Retrieve,
 		Expires: e.Expires, Rotates: u.Rotates, Fault: u.Fault,
 	}
 }
@@ -267,9 +267,9 @@ func (b *Broker) BatchUsers(ctx context.Context, p *peer.Connection) (wire.Batch
 		return wire.BatchUsers{}, refusal
 	}
 	list := wire.BatchUsers{BatchUsers: []wire.BatchUser{}}
-	for _, u := range b.view.Load().known.Users() {
+	for _, u := range c.view.known.Users() {
 		if c.sees(u) {
-			list.BatchUsers = append(list.BatchUsers, b.describe(u))
+			list.BatchUsers = append(list.BatchUsers, b.describe(c.view, u))
 		}
 	}
 	return list, nil
@@ -281,8 +281,8 @@ func (b *Broker) BatchUser(ctx context.Context, p *peer.Connection, name string)
 	if refusal := c.known(); refusal != nil {
 		return wire.BatchUser{}, refusal
 	}
-	if u := b.own(name); u != nil && c.sees(u) {
-		return b.describe(u), nil
+	if u := c.view.own(name); u != nil && c.sees(u) {
+		return b.describe(c.view, u), nil
 	}
 	return wire.BatchUser{}, wire.NewProblem(wire.BatchUserUnknown, fmt.Sprintf("batch user %q is not known on this machine", name))
 }

@@ -54,7 +54,7 @@ func (b *Broker) reportable(c *caller, name string, body *wire.Report) (*snapsho
 	if refusal := c.mayDo(config.MayRetrieve); refusal != nil {
 		return nil, refusal
 	}
-	u := b.called(c, name)
+	u := called(c, name)
 	own := name
 	if u != nil {
 		own = u.Name
@@ -79,12 +79,12 @@ func (b *Broker) reportable(c *caller, name string, body *wire.Report) (*snapsho
 
 // called finds the batch user that the caller could have retrieved by this
 // name, its own or that of one of the caller's realms.
-func (b *Broker) called(c *caller, name string) *snapshot.User {
-	if u := b.own(name); u != nil {
+func called(c *caller, name string) *snapshot.User {
+	if u := c.view.own(name); u != nil {
 		return u
 	}
 	for _, realm := range c.client.Realms {
-		if u, err := b.view.Load().known.BatchUser(realm, b.Config.Realms[realm].Model, name); err == nil {
+		if u, err := c.view.known.BatchUser(realm, c.view.config.Realms[realm].Model, name); err == nil {
 			return u
 		}
 	}
@@ -92,8 +92,8 @@ func (b *Broker) called(c *caller, name string) *snapshot.User {
 }
 
 // own finds a batch user by its own name; nil when there is none.
-func (b *Broker) own(name string) *snapshot.User {
-	for _, u := range b.view.Load().known.Users() {
+func (v *view) own(name string) *snapshot.User {
+	for _, u := range v.known.Users() {
 		if u.Name == name {
 			return u
 		}

@@ -37,13 +37,13 @@ func (b *Broker) Verify(ctx context.Context, p *peer.Connection, name string) (w
 	if refusal := c.isOperator(); refusal != nil {
 		return wire.Verified{}, b.refuse(record, refusal)
 	}
-	u := b.own(name)
+	u := c.view.own(name)
 	if u == nil {
 		return wire.Verified{}, b.refuse(record, wire.NewProblem(wire.BatchUserUnknown, fmt.Sprintf("batch user %q is not known on this machine", name)))
 	}
 	record.Username, record.CredentialVersion = u.BatchUser.Username, u.SecretVersion()
 	answer := wire.Verified{Outcome: wire.NotChecked, Version: u.SecretVersion(), Username: u.BatchUser.Username}
-	if refusal := b.untriable(u); refusal != nil {
+	if refusal := b.untriable(c.view, u); refusal != nil {
 		_ = b.refuse(record, refusal) // it is no error to ask
 		answer.Code, answer.Reason = refusal.Code, refusal.Detail
 		return answer, nil
@@ -69,20 +69,20 @@ func (b *Broker) Verify(ctx context.Context, p *peer.Connection, name string) (w
 }
 
 // untriable says why a password is not tried whatever the account is like.
-func (b *Broker) untriable(u *snapshot.User) *wire.Problem {
+func (b *Broker) untriable(v *view, u *snapshot.User) *wire.Problem {
 	switch {
 	case u.Ambiguous:
 		return wire.NewProblem(wire.BatchUserAmbiguous, u.Fault)
 	case u.BatchUser.Kind == "none":
 		return wire.NewProblem(wire.CredentialMissing, fmt.Sprintf("batch user %q has no password (kind none), so there is nothing to check", u.Name))
-	case !slices.Contains(b.Config.Platforms, u.BatchUser.Platform):
+	case !slices.Contains(v.config.Platforms, u.BatchUser.Platform):
 		return wire.NewProblem(wire.BatchUserNotAllowed, fmt.Sprintf("batch user %q is for platform %q, which this machine is not", u.Name, u.BatchUser.Platform))
 	case len(u.Box) == 0:
 		return wire.NewProblem(wire.CredentialMissing, fmt.Sprintf("no password of batch user %q has reached this machine", u.Name))
 	case !u.Rejected.IsZero():
 		return wire.NewProblem(wire.CredentialRejected, rejected(u))
 	}
-	return b.usable(u) // an old one may be wrong for no other reason
+	return b.usable(v, u) // an old one may be wrong for no other reason
 }
 
 // verify makes the attempt, unless it was made before, and says what came of it.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"batchwarden/daemon/audit"
+	"batchwarden/daemon/config"
 	"batchwarden/daemon/policy"
 	"batchwarden/ipc/wire"
 	"batchwarden/vault/snapshot"
@@ -15,6 +16,8 @@ import (
 // view is everything a decision looks at, of one moment. A request loads it
 // once, so that it never sees half of a change.
 type view struct {
+	config   *config.Config
+	callers  *callers
 	known    *snapshot.Snapshot
 	policies map[string]*inForce // by realm
 }
@@ -30,15 +33,15 @@ type inForce struct {
 // is asked before a document replaces the last good one in the local vault,
 // so that a faulty one never does, not even across a restart.
 func (b *Broker) CheckPolicy(e *snapshot.Entry) error {
-	_, err := b.parse(e)
+	_, err := b.parse(b.Config(), e)
 	if err != nil {
 		b.events.add(wire.Event{Type: wire.PolicyRefused, Realm: e.ID.Name, Version: e.Version, Detail: brief(err.Error())})
 	}
 	return err
 }
 
-func (b *Broker) parse(e *snapshot.Entry) (policy.Engine, error) {
-	realm, configured := b.Config.Realms[e.ID.Name]
+func (b *Broker) parse(c *config.Config, e *snapshot.Entry) (policy.Engine, error) {
+	realm, configured := c.Realms[e.ID.Name]
 	if !configured {
 		return nil, nil // of no use here, and no harm: it is kept, not parsed
 	}
@@ -55,26 +58,34 @@ func (b *Broker) parse(e *snapshot.Entry) (policy.Engine, error) {
 // Activate puts a new snapshot into force, and its policies with it. Documents
 // that did not change keep their engines.
 func (b *Broker) Activate(known *snapshot.Snapshot) {
+	b.changing.Lock()
+	defer b.changing.Unlock()
 	old := b.view.Load()
-	next := &view{known: known, policies: map[string]*inForce{}}
-	for realm := range b.Config.Realms {
+	b.enact(old, &view{config: old.config, callers: old.callers, known: known})
+}
+
+// enact puts what follows the old view into force. It needs b.changing.
+func (b *Broker) enact(old, next *view) {
+	known := next.known
+	next.policies = map[string]*inForce{}
+	for realm, r := range next.config.Realms {
 		held, ok := known.Policy(realm)
 		if !ok {
 			continue
 		}
-		if was := old.policies[realm]; was != nil && was.held.ID == held.ID && was.held.HeadSum == held.HeadSum {
+		if was := old.policies[realm]; was != nil && was.held.ID == held.ID && was.held.HeadSum == held.HeadSum && old.config.Realms[realm].Model == r.Model {
 			next.policies[realm] = &inForce{engine: was.engine, held: held, fault: was.fault}
 			continue
 		}
-		next.policies[realm] = b.activate(realm, held)
+		next.policies[realm] = b.activate(next.config, realm, held)
 	}
 	b.view.Store(next)
 }
 
-func (b *Broker) activate(realm string, held *snapshot.Held) *inForce {
+func (b *Broker) activate(c *config.Config, realm string, held *snapshot.Held) *inForce {
 	p := &inForce{held: held}
 	record := audit.Record{Kind: audit.PolicyState, Realm: realm, PolicyVersion: held.Version, Verdict: audit.Allow}
-	engine, err := b.parse(&held.Entry)
+	engine, err := b.parse(c, &held.Entry)
 	if err != nil {
 		p.fault = err.Error()
 		record.Verdict, record.Code, record.Reason = audit.Deny, wire.PolicyInvalid, brief(p.fault)
@@ -113,16 +124,16 @@ func (b *Broker) policyFor(v *view, realm string) (*inForce, *wire.Problem) {
 	if p.engine == nil {
 		return nil, wire.NewProblem(wire.PolicyInvalid, fmt.Sprintf("the policy document of realm %q is faulty", realm))
 	}
-	if age := b.Clock.Now().Sub(p.held.Confirmed); age > b.Config.Sync.PolicyMaxStale {
+	if age := b.Clock.Now().Sub(p.held.Confirmed); age > v.config.Sync.PolicyMaxStale {
 		return nil, wire.NewProblem(wire.PolicyStale, fmt.Sprintf("Vault last confirmed the policy of realm %q %s ago, at most %s is allowed",
-			realm, age.Round(time.Second), b.Config.Sync.PolicyMaxStale))
+			realm, age.Round(time.Second), v.config.Sync.PolicyMaxStale))
 	}
 	return p, nil
 }
 
 // stateOf is how a batch user stands at a time, in the words of the API.
-func (b *Broker) stateOf(u *snapshot.User, now time.Time) string {
-	switch refusal := b.usableAt(u, now); {
+func (b *Broker) stateOf(v *view, u *snapshot.User, now time.Time) string {
+	switch refusal := usableAt(v, u, now); {
 	case u.Ambiguous:
 		return stateTwofold
 	case refusal != nil:
@@ -134,13 +145,15 @@ func (b *Broker) stateOf(u *snapshot.User, now time.Time) string {
 }
 
 // usable tells whether the batch user's record may still be used.
-func (b *Broker) usable(u *snapshot.User) *wire.Problem { return b.usableAt(u, b.Clock.Now()) }
+func (b *Broker) usable(v *view, u *snapshot.User) *wire.Problem {
+	return usableAt(v, u, b.Clock.Now())
+}
 
-func (b *Broker) usableAt(u *snapshot.User, now time.Time) *wire.Problem {
+func usableAt(v *view, u *snapshot.User, now time.Time) *wire.Problem {
 	if !u.BatchUser.Expires.IsZero() && now.After(u.BatchUser.Expires) {
 		return wire.NewProblem(wire.CredentialExpired, fmt.Sprintf("batch user %q expired at %s", u.Name, u.BatchUser.Expires.UTC().Format(time.RFC3339)))
 	}
-	if age, most := now.Sub(u.Confirmed), b.maxStale(u); age > most {
+	if age, most := now.Sub(u.Confirmed), v.maxStale(u); age > most {
 		return wire.NewProblem(wire.CredentialStale, fmt.Sprintf("Vault last confirmed batch user %q %s ago, at most %s is allowed",
 			u.Name, age.Round(time.Second), most))
 	}
@@ -149,11 +162,11 @@ func (b *Broker) usableAt(u *snapshot.User, now time.Time) *wire.Problem {
 
 // maxStale is how long a record is good without Vault. A batch user's own
 // bound can only shorten the machine's.
-func (b *Broker) maxStale(u *snapshot.User) time.Duration {
+func (v *view) maxStale(u *snapshot.User) time.Duration {
 	if own := u.BatchUser.MaxStale; own > 0 {
-		return min(own, b.Config.Sync.MaxStale)
+		return min(own, v.config.Sync.MaxStale)
 	}
-	return b.Config.Sync.MaxStale
+	return v.config.Sync.MaxStale
 }
 
 // Synced writes down what a sync has changed.

@@ -13,6 +13,8 @@ const (
 	PolicyActivated  = "policy.activated"
 	PolicyRefused    = "policy.refused"
 	StateChanged     = "state.changed"
+	ConfigChanged    = "config.changed" // for operators, like the next
+	ConfigRefused    = "config.refused"
 	EventSuspended   = "machine.suspended"
 	EventResumed     = "machine.resumed"
 )
