@@ -211,7 +211,7 @@ func TestBadRequests(t *testing.T) {
 		{"an unknown action", post("/v1/authorize", `{"realm":"opcon","subject":{"user":"jdoe"},"action":"fly"}`), 400, wire.RequestInvalid, ""},
 		{"a body over the limit", post("/v1/authorize", `{"realm":"`+strings.Repeat("x", wire.MaxSmall)+`"}`), 413, wire.RequestTooLarge, ""},
 		{"a launch over the limit", post("/v1/jobs", `{"realm":"`+strings.Repeat("x", wire.MaxBody)+`"}`), 413, wire.RequestTooLarge, ""},
-		{"what comes later", call(t, b, b.Accounts.LSAM, "POST", "/v1/reload", `{}`), 501, wire.Unsupported, ""},
+		{"a reload by a client", call(t, b, b.Accounts.LSAM, "POST", "/v1/reload", `{}`), 403, wire.CallerForbidden, ""},
 		{"an unknown path", post("/v1/nothing", `{}`), 404, wire.RequestNotFound, ""},
 		{"an unknown method", call(t, b, b.Accounts.LSAM, "PATCH", "/v1/jobs", `{}`), 404, wire.RequestNotFound, ""},
 		{"a wait that is none", call(t, b, b.Accounts.LSAM, "GET", "/v1/jobs/x?wait=soon", nil), 400, wire.RequestInvalid, "wait"},

@@ -72,8 +72,8 @@ const drain = 5 * time.Second
 
 // Run serves until ctx ends, which is no error. It starts, waits for and ends
 // everything it needs. models are the policy models by the name that the
-// configuration gives them, level is log's.
-func Run(ctx context.Context, c *config.Config, models map[string]policy.Model, version string, log *slog.Logger, level *slog.LevelVar) (err error) {
+// configuration gives them.
+func Run(ctx context.Context, c *config.Config, again Reading, models map[string]policy.Model, program Program, log *slog.Logger) (err error) {
 	if err := lockmem.Harden(); err != nil {
 		log.Warn("the memory of this process is not protected from others of the same user", "err", err)
 	}
@@ -89,7 +89,7 @@ func Run(ctx context.Context, c *config.Config, models map[string]policy.Model, 
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
 	counted := metrics.New(metrics.Options{
-		Realms: slices.Sorted(maps.Keys(c.Realms)), Version: version, Textfile: c.Metrics.Textfile,
+		Realms: slices.Sorted(maps.Keys(c.Realms)), Version: program.Version, Textfile: c.Metrics.Textfile,
 	})
 	records, err := audit.Open(c.Audit.File, audit.Options{
 		Sync: c.Audit.Sync, Rotate: c.Audit.Rotate, Keep: c.Audit.Keep, Journald: c.Audit.Journald, Observer: counted,
@@ -97,10 +97,8 @@ func Run(ctx context.Context, c *config.Config, models map[string]policy.Model, 
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrSetup, err)
 	}
-	for realm, r := range c.Realms {
-		if models[r.Model] == nil {
-			return fmt.Errorf("%w: realms.%s.model: %q: %w by this version", ErrSetup, realm, r.Model, errors.ErrUnsupported)
-		}
+	if err := supported(c, models); err != nil {
+		return fmt.Errorf("%w: %w", ErrSetup, err)
 	}
 
 	launcher := launch.New(c.Launcher.Socket, log)
@@ -112,7 +110,7 @@ func Run(ctx context.Context, c *config.Config, models map[string]policy.Model, 
 		Memory: func() wire.Memory {
 			return wire.Memory{Backend: arena.Backend(), Degraded: arena.Degraded(), Dumpable: lockmem.Hardened() != nil}
 		},
-		Clock: clock, Monitor: counted, Version: version, Log: log, Level: level,
+		Clock: clock, Monitor: counted, Version: program.Version, Log: log, Level: again.Level,
 		Suspension: suspension(c, log), KeepSuspension: keepSuspension(c),
 	})
 	counted.Watch(metrics.Source{Broker: b, Audit: records, Arena: arena})
@@ -129,11 +127,13 @@ func Run(ctx context.Context, c *config.Config, models map[string]policy.Model, 
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrSetup, err)
 		}
-		late.set(syncer{r, c.Vault.Address})
+		late.set(syncer{r, func() string { return b.Config().Vault.Address }})
 		return r, nil
 	}
-	front := server.New(measured{&rekeying{b, store, arena, records, log}, counted}, log)
-	return serve(ctx, parts{c, records, launcher, b, front, newCredentials(launcher, b, log), counted, log}, load)
+	reloads := newReloader(again, c, models, b, records, counted, log)
+	front := server.New(measured{&rekeying{reloads, store, arena, records, log}, counted}, log)
+	started(records, program, c, log)
+	return serve(ctx, parts{c, records, launcher, b, front, newCredentials(launcher, b, log), reloads, program, counted, log}, load)
 }
 
 // allocate takes the memory that secrets are in, and beside that as much as taking the vault in needs.
@@ -153,6 +153,8 @@ type parts struct {
 	broker      *broker.Broker
 	front       *server.Server
 	credentials *credentials
+	reloads     *reloader
+	program     Program
 	metrics     *metrics.Metrics
 	log         *slog.Logger
 }
@@ -205,6 +207,7 @@ func serve(ctx context.Context, p parts, load func(context.Context) (*refresh.Re
 		p.log.Warn("requests were cut off", "err", err)
 	}
 	running.Wait()
+	stopped(p.audit, p.program, failure, p.log)
 	endAudit()
 	return errors.Join(failure, <-audited)
 }
@@ -242,6 +245,7 @@ func (p parts) startAll(start func(string, func(context.Context) error), refresh
 	if p.config.Metrics.Textfile != "" {
 		start("textfile", func(ctx context.Context) error { return p.metrics.KeepTextfile(ctx, p.log) })
 	}
+	start("reload", func(ctx context.Context) error { return p.reloads.run(ctx, refresher) })
 	p.log.Info("running", "machine", p.config.Machine, "socket", p.config.Socket)
 }
 

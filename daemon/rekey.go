@@ -9,7 +9,6 @@ import (
 	"os"
 
 	"batchwarden/daemon/audit"
-	"batchwarden/daemon/broker"
 	"batchwarden/ipc/server"
 	"batchwarden/ipc/wire"
 	"batchwarden/platform/hostkey"
@@ -18,10 +17,10 @@ import (
 	"batchwarden/vault/sealed"
 )
 
-// rekeying is the broker, and beside it the one call that concerns nothing
+// rekeying is the broker that reloads, and beside it the one call that concerns nothing
 // but the local vault and its key.
 type rekeying struct {
-	*broker.Broker
+	*reloader
 	store *sealed.Store
 	arena *lockmem.Arena
 	audit *audit.Log

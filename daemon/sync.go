@@ -41,7 +41,7 @@ func (e codedError) Unwrap() error   { return e.error }
 // syncer shows the refresher to the broker in the words of the API.
 type syncer struct {
 	refresher *refresh.Refresher
-	address   string
+	address   func() string
 }
 
 func (s syncer) Sync(ctx context.Context) (wire.Sync, error) {
@@ -81,7 +81,7 @@ func (s syncer) Conclude(ctx context.Context, id snapshot.ID, version int64, out
 
 func (s syncer) wire(state refresh.State) wire.Sync {
 	w := wire.Sync{
-		Outcome: state.Code, Detail: state.Detail, Address: s.address, LastSuccess: state.LastSuccess, LastAttempt: state.LastAttempt,
+		Outcome: state.Code, Detail: state.Detail, Address: s.address(), LastSuccess: state.LastSuccess, LastAttempt: state.LastAttempt,
 		LastSweep: state.LastSweep, NextAttempt: state.NextAttempt, OfflineSince: state.OfflineSince,
 		Changed: state.Changed, Removed: state.Removed, Requests: state.Requests, TokenExpires: state.TokenExpires,
 	}

@@ -39,9 +39,9 @@ type Source struct {
 	Arena interface{ Usage() lockmem.Usage }
 }
 
-// Options say what never changes while the daemon runs.
+// Options say what is known before anything happens.
 type Options struct {
-	Realms   []string // that are configured; callers may name others
+	Realms   []string // as in Configured, at first
 	Version  string
 	Textfile string // "": none is written
 }
@@ -57,7 +57,7 @@ const (
 // Its methods may be called from any goroutine.
 type Metrics struct {
 	o      Options
-	realms map[string]string // those configured, by themselves
+	realms atomic.Pointer[map[string]string] // those configured, by themselves
 	source atomic.Pointer[Source]
 
 	calls map[string]*histogram // by call
@@ -79,7 +79,7 @@ type Metrics struct {
 // New measures from now on.
 func New(o Options) *Metrics {
 	m := &Metrics{
-		o: o, realms: map[string]string{},
+		o:     o,
 		calls: map[string]*histogram{}, steps: map[string]*histogram{},
 		requests:   tally{labels: []string{"call", "code"}},
 		decisions:  tally{labels: []string{"kind", "verdict", "code", "realm"}},
@@ -88,9 +88,7 @@ func New(o Options) *Metrics {
 		jobsEnded:  tally{labels: []string{"state", "code", "realm"}},
 		attempts:   tally{labels: []string{"outcome"}},
 	}
-	for _, realm := range o.Realms {
-		m.realms[realm] = realm
-	}
+	m.Configured(o.Realms)
 	for _, call := range []string{Authorize, Launch, Retrieve} {
 		m.calls[call] = &histogram{}
 	}
@@ -139,13 +137,22 @@ func (m *Metrics) Flushed(waited time.Duration) { m.flush.observe(waited) }
 // decided are the kinds of audit records that are decisions.
 var decided = map[string]bool{
 	audit.Authorize: true, audit.Launch: true, audit.Retrieve: true, audit.DryRun: true, audit.Signal: true, audit.Output: true,
-	audit.Forget: true, audit.Report: true, audit.Suspend: true, audit.Resume: true, audit.Rekey: true,
+	audit.Forget: true, audit.Report: true, audit.Suspend: true, audit.Resume: true, audit.Rekey: true, audit.Reload: true,
+}
+
+// Configured says which realms there are from now on; callers may name others.
+func (m *Metrics) Configured(realms []string) {
+	own := make(map[string]string, len(realms))
+	for _, realm := range realms {
+		own[realm] = realm
+	}
+	m.realms.Store(&own)
 }
 
 // Recorded is told of each audit record, and so of each decision. One that
 // could not be written was not given: the answer was audit.unavailable.
 func (m *Metrics) Recorded(r *audit.Record, err error) {
-	realm := m.realms[r.Realm]
+	realm := (*m.realms.Load())[r.Realm]
 	if realm == "" && r.Realm != "" {
 		realm = "unknown" // callers may write anything
 	}

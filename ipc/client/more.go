@@ -83,3 +83,9 @@ func (c *Client) Metrics(ctx context.Context) (string, error) {
 	}
 	return string(text), nil
 }
+
+// Reload makes the service read its configuration again and returns when the outcome is in force: what changed, what needs
+// a restart, or every fault of a configuration that was not taken, which is no error.
+func (c *Client) Reload(ctx context.Context) (*wire.Reload, error) {
+	return post[wire.Reload](ctx, c, "/v1/reload", nil)
+}

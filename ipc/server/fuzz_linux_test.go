@@ -109,6 +109,9 @@ func (h *heard) Suspend(_ context.Context, _ *peer.Connection, body *wire.Suspen
 	h.hear(body)
 	return s, nil
 }
+func (h *heard) Reload(context.Context, *peer.Connection) (r wire.Reload, err error) {
+	return r, nil
+}
 func (h *heard) Resume(context.Context, *peer.Connection) (s wire.Suspension, err error) {
 	return s, nil
 }

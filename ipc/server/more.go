@@ -47,6 +47,13 @@ func (s *Server) events(c *call) error {
 	return c.reply(s.broker.Events(c.r.Context(), c.peer, after, wait))
 }
 
+func (s *Server) reload(c *call) error {
+	if err := c.nothing(); err != nil {
+		return err
+	}
+	return c.reply(s.broker.Reload(c.r.Context(), c.peer))
+}
+
 func (s *Server) verify(c *call) error {
 	if err := c.nothing(); err != nil {
 		return err

@@ -43,6 +43,7 @@ var described = map[string]any{
 	"Policy": wire.Policy{}, "Memory": wire.Memory{}, "LocalVault": wire.LocalVault{}, "Launcher": wire.Launcher{},
 	"JobCount": wire.JobCount{}, "Match": wire.Match{}, "Event": wire.Event{}, "Events": wire.Events{}, "Suspension": wire.Suspension{},
 	"Check": wire.Check{}, "DryRun": wire.DryRun{}, "Explains": wire.Explains{}, "Problem": wire.Problem{}, "HostKey": wire.HostKey{}, "Verified": wire.Verified{}, "Suspend": wire.Suspend{}, "SetLogLevel": wire.SetLogLevel{}, "LogLevel": wire.LogLevel{},
+	"Reload": wire.Reload{}, "ConfigFault": wire.ConfigFault{},
 }
 
 // The document and the handlers say the same, in both directions: no call and

@@ -43,28 +43,17 @@ var table = []route{
 	{"POST /v1/suspend", wire.MaxSmall, (*Server).suspend},
 	{"POST /v1/resume", wire.MaxSmall, (*Server).resume},
 	{"POST /v1/sync", wire.MaxSmall, (*Server).sync},
+	{"POST /v1/reload", wire.MaxSmall, (*Server).reload},
 	{"POST /v1/rekey", wire.MaxSmall, (*Server).rekey},
 	{"GET /metrics", 0, (*Server).metrics},
 	{"GET /v1/log-level", 0, (*Server).logLevel},
 	{"POST /v1/log-level", wire.MaxSmall, (*Server).setLogLevel},
 }
 
-// later are the calls of the contract that this version does not have. They
-// say so, instead of not existing.
-var later = []string{
-	"POST /v1/reload",
-}
-
 func (s *Server) routes() http.Handler {
 	mux := http.NewServeMux()
 	for _, r := range table {
 		mux.HandleFunc(r.pattern, s.handle(strict(r)))
-	}
-	unsupported := func(_ *Server, c *call) error {
-		return wire.NewProblem(wire.Unsupported, c.r.Method+" "+c.r.URL.Path+" is not supported by this version")
-	}
-	for _, pattern := range later {
-		mux.HandleFunc(pattern, s.handle(route{pattern, wire.MaxBody, unsupported}))
 	}
 	mux.HandleFunc("/", s.handle(route{"/", wire.MaxBody, func(_ *Server, c *call) error {
 		return wire.NewProblem(wire.RequestNotFound, "there is no "+c.r.Method+" "+c.r.URL.Path)

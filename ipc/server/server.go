@@ -57,6 +57,7 @@ type Broker interface {
 	Sync(context.Context, *peer.Connection) (wire.Sync, error)
 	// Metrics is a page in Prometheus's text format.
 	Metrics(context.Context, *peer.Connection) ([]byte, error)
+	Reload(context.Context, *peer.Connection) (wire.Reload, error)
 	Suspend(context.Context, *peer.Connection, *wire.Suspend) (wire.Suspension, error)
 	Resume(context.Context, *peer.Connection) (wire.Suspension, error)
 	// LogLevel changes nothing when body is nil.

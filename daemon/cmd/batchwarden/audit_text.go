@@ -29,8 +29,12 @@ func outcome(r *audit.Record) string {
 		return "failed"
 	case audit.LocalVault, audit.Cut:
 		return "noted"
-	case audit.Synced, audit.Begun:
+	case audit.Synced, audit.Begun, audit.ConfigChanged:
 		return "changed"
+	case audit.Started, audit.Stopped:
+		return "noted"
+	case audit.ConfigRefused:
+		return "refused"
 	case audit.PolicyState:
 		if r.Verdict == audit.Deny {
 			return "refused"
@@ -111,6 +115,10 @@ func deed(r *audit.Record) string {
 		return sentence(r, text, r.Kind == audit.Rekey)
 	case audit.Synced:
 		return "from Vault: " + changes(r)
+	case audit.Started, audit.Stopped, audit.ConfigChanged, audit.ConfigRefused:
+		return ofService(r)
+	case audit.Reload:
+		return sentence(r, "read the configuration again", true)
 	case audit.LocalVault:
 		return "local vault: " + strings.Trim(r.Code+": "+r.Reason, ": ")
 	case audit.PolicyState:
@@ -196,15 +204,20 @@ func howItEnded(j *audit.Job) string {
 	return text
 }
 
-// changes lists what a sync changed, as much as a line has room for.
+// changes lists what a sync changed.
 func changes(r *audit.Record) string {
 	all := slices.Clone(r.Changed)
 	for _, path := range r.Removed {
 		all = append(all, path+" (removed)")
 	}
+	return several(all)
+}
+
+// several lists as much as a line has room for.
+func several(all []string) string {
 	const most = 4
 	if len(all) > most {
-		all = append(all[:most:most], fmt.Sprintf("and %d more", len(all)-most))
+		all = append(slices.Clone(all[:most]), fmt.Sprintf("and %d more", len(all)-most))
 	}
 	return strings.Join(all, ", ")
 }

@@ -179,7 +179,7 @@ func (d *diagnosis) others(context.Context) []doctor.Check {
 	var notes, faults []string
 	for _, p := range s.status.Problems {
 		switch {
-		case p.Code == "config.ignored":
+		case p.Code == "config.ignored", p.Code == wire.ConfigRestartNeeded:
 			notes = append(notes, finding(p))
 		case !hasAnyPrefix(p.Code, elsewhere):
 			faults = append(faults, finding(p))

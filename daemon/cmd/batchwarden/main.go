@@ -93,7 +93,7 @@ Exit codes: 0 yes; 1 no (denied, unhealthy); 64 usage; 69 the service does not a
 	root.PersistentFlags().StringVar(&a.socket, "socket", a.socket, "the service's socket; also in the environment as BATCHWARDEN_SOCKET")
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print data as JSON")
 	root.AddCommand(
-		a.statusCommand(), a.whoamiCommand(), a.syncCommand(), a.suspendCommand(), a.resumeCommand(), a.logLevelCommand(),
+		a.statusCommand(), a.whoamiCommand(), a.syncCommand(), a.reloadCommand(), a.suspendCommand(), a.resumeCommand(), a.logLevelCommand(),
 		a.runCommand(), a.authorizeCommand(), a.explainCommand(), a.preflightCommand(),
 		a.batchUsersCommand(), a.verifyCommand(), a.retrieveCommand(),
 		a.jobsCommand(), a.outputCommand(), a.signalCommand(), a.auditCommand(), a.metricsCommand(),

@@ -48,15 +48,17 @@ func main() {
 }
 
 func run(file string) int {
+	hangups := service.Hangups() // from here on it does not end us
 	c, err := config.Load(file)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return exitConfig
 	}
 	log, level := logs.New(os.Stderr, c.Log)
+	again := daemon.Reading{File: file, Hangups: hangups, Level: level}
 	ctx, stop := service.Context()
 	defer stop()
-	err = daemon.Run(ctx, c, models, version.Number, log, level)
+	err = daemon.Run(ctx, c, again, models, daemon.Program{Version: version.Number, Commit: version.Commit}, log)
 	switch {
 	case err == nil:
 		return 0
