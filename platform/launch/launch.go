@@ -30,6 +30,7 @@ const (
 	CodeCanceled    = "job.canceled"
 	CodeRebooted    = "job.host_rebooted"
 	CodeInternal    = "internal"
+	CodeUnsupported = "unsupported" // the launcher is of another version, which does not know how
 )
 
 // States of a job.

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -97,6 +98,7 @@ func (l *Launcher) serve(ctx context.Context, onSession func(*net.UnixListener))
 	if err != nil {
 		return err
 	}
+	s.version, s.can = hello.Version, hello.Can
 	l.mu.Lock()
 	l.session = s
 	l.status = Status{Connected: true, Since: time.Now(), Version: hello.Version}
@@ -288,8 +290,10 @@ func (l *Launcher) call(ctx context.Context, r Request, files ...syscall.Conn) (
 
 // session is one connection. Numbers of requests are never used twice.
 type session struct {
-	frames *localsock.Frames
-	done   chan struct{} // closed when read has returned
+	frames  *localsock.Frames
+	version string        // of the launcher
+	can     []string      // Hello.Can
+	done    chan struct{} // closed when read has returned
 
 	mu   sync.Mutex // guards what follows
 	last uint64
@@ -323,7 +327,8 @@ func (s *session) greet(c *net.UnixConn) (Hello, *net.UnixListener, error) {
 	case hello.Refused != nil:
 		return fail(hello.Refused, files)
 	case hello.Protocol != Protocol:
-		return fail(fmt.Errorf("the launcher speaks protocol %d, the daemon %d: they are of different versions", hello.Protocol, Protocol), files)
+		return fail(fmt.Errorf("the launcher (version %s) speaks protocol %d, this daemon protocol %d: install both of one version and restart the older one; running jobs go on",
+			hello.Version, hello.Protocol, Protocol), files)
 	case len(files) != 1:
 		return fail(fmt.Errorf("%d descriptors came instead of the public socket", len(files)), files)
 	}
@@ -348,6 +353,10 @@ func (s *session) send(v any, files ...syscall.Conn) error {
 
 // call sends a request and waits for its answer.
 func (s *session) call(ctx context.Context, r Request, files ...syscall.Conn) (Answer, []*os.File, error) {
+	if need := r.needs(); need != "" && !slices.Contains(s.can, need) {
+		return Answer{}, nil, &Refused{Code: CodeUnsupported, Reason: fmt.Sprintf(
+			"batchwarden-launcher is of another version (%s), which does not know %q: install both services of one version and restart the launcher; running jobs go on", s.version, need)}
+	}
 	lost := &Refused{Code: CodeUnavailable, Reason: "the connection to the launcher ended before it answered"}
 	got := make(chan reply, 1)
 	s.mu.Lock()

@@ -11,6 +11,10 @@ import (
 // Refused set, after which it closes; the daemon's first frame is a Hello too. Then the daemon sends Requests, each
 // with its own number, and the launcher answers each once, in any order. A frame that cannot be understood ends the
 // session, and so does a number that is still in use.
+//
+// Daemon and launcher of different versions work together as long as Protocol is the same, and it stays the same as
+// long as things are only added: members, which the other side passes over, and calls, which a launcher that does not
+// know them answers with CodeUnsupported. What is no use unless the launcher understands it has a name in Hello.Can.
 const (
 	Protocol = 1
 	MaxFrame = 8 << 20
@@ -25,7 +29,30 @@ const (
 type Hello struct {
 	Protocol int      `json:"protocol"`
 	Version  string   `json:"version,omitempty"`
+	Can      []string `json:"can,omitempty"` // of the launcher: Abilities, as far as it knows them
 	Refused  *Refused `json:"refused,omitempty"`
+}
+
+// What was added to the protocol after its first version, and is not asked of a launcher that does not say that it
+// can.
+const (
+	canVerify   = CallVerify
+	canLogLevel = CallLogLevel
+	canCheckAs  = "check as" // Request.As; without it a check would be about somebody else
+)
+
+// Abilities are those of a launcher of this version.
+func Abilities() []string { return []string{canVerify, canLogLevel, canCheckAs} }
+
+// needs is what a launcher has to be able to for a request; "" for what all of them can.
+func (r *Request) needs() string {
+	switch {
+	case r.Call == CallVerify, r.Call == CallLogLevel:
+		return r.Call
+	case r.Call == CallCheck && r.As != nil:
+		return canCheckAs
+	}
+	return ""
 }
 
 // Calls of a Request.

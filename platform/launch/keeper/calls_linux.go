@@ -70,7 +70,8 @@ func (k *keeper) call(ctx context.Context, r *launch.Request, files []*os.File) 
 		highest, err := k.witness.tell(r.Witness, r.Settle)
 		return launch.Answer{Witness: highest}, nil, err
 	}
-	return a, nil, &launch.Refused{Code: launch.CodeInvalid, Reason: fmt.Sprintf("there is no call %q", r.Call)}
+	return a, nil, &launch.Refused{Code: launch.CodeUnsupported, Reason: fmt.Sprintf(
+		"batchwarden-launcher is of version %s, which does not know the call %q: install both services of one version and restart the launcher; running jobs go on", k.Version, r.Call)}
 }
 
 func (k *keeper) find(owner, id string) (*job, error) {

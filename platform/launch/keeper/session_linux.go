@@ -105,16 +105,21 @@ func (k *keeper) free(s *session) {
 // converse exchanges hellos and serves requests, each in a goroutine of its own, until the connection ends or says
 // something that cannot be understood. It returns when all of them have.
 func (k *keeper) converse(ctx context.Context, s *session, c *net.UnixConn) error {
-	if err := s.send(launch.Hello{Protocol: launch.Protocol, Version: k.Version}, k.public); err != nil {
+	if err := s.send(launch.Hello{Protocol: launch.Protocol, Version: k.Version, Can: launch.Abilities()}, k.public); err != nil {
 		return err
 	}
 	if err := c.SetReadDeadline(time.Now().Add(helloWait)); err != nil {
 		return err
 	}
 	var hello launch.Hello
-	if files, err := s.receive(&hello); err != nil || len(files) > 0 || hello.Protocol != launch.Protocol {
-		closeAll(files)
-		return errors.Join(fmt.Errorf("keeper: the daemon's hello: protocol %d", hello.Protocol), err)
+	files, err := s.receive(&hello)
+	closeAll(files)
+	switch {
+	case err != nil || len(files) > 0:
+		return errors.Join(fmt.Errorf("keeper: the daemon's hello, with %d descriptors", len(files)), err)
+	case hello.Protocol != launch.Protocol:
+		return fmt.Errorf("keeper: the daemon speaks protocol %d, this launcher protocol %d: install both of one version and restart the older one; running jobs go on",
+			hello.Protocol, launch.Protocol)
 	}
 	if err := c.SetReadDeadline(time.Time{}); err != nil {
 		return err
@@ -140,7 +145,7 @@ func (k *keeper) converse(ctx context.Context, s *session, c *net.UnixConn) erro
 			closeAll(files)
 			return err
 		}
-		if want := descriptors(&r); len(files) != want {
+		if want, known := descriptors(&r); known && len(files) != want {
 			cancel()
 			closeAll(files)
 			return fmt.Errorf("keeper: %q came with %d descriptors, not %d", r.Call, len(files), want)
@@ -153,20 +158,23 @@ func (k *keeper) converse(ctx context.Context, s *session, c *net.UnixConn) erro
 	}
 }
 
-// descriptors is how many a request comes with.
-func descriptors(r *launch.Request) int {
+// descriptors is how many a request comes with; of a call of a newer daemon nobody here knows.
+func descriptors(r *launch.Request) (n int, known bool) {
 	switch r.Call {
 	case launch.CallStart:
 		if r.Spec != nil && r.Spec.Stdio == launch.StdioPassed {
-			return 2
+			return 2, true
 		}
-		return 1
+		return 1, true
 	case launch.CallAttest, launch.CallCheck, launch.CallVerify:
-		return 1
+		return 1, true
 	case launch.CallSync:
-		return 2
+		return 2, true
+	case launch.CallJob, launch.CallJobs, launch.CallEnded, launch.CallOutput, launch.CallSignal, launch.CallStatus,
+		launch.CallWitness, launch.CallForget, launch.CallSystemd, launch.CallResolve, launch.CallLogLevel:
+		return 0, true
 	}
-	return 0
+	return 0, false
 }
 
 func (s *session) begin(ctx context.Context, number uint64) (context.Context, context.CancelFunc, error) {
