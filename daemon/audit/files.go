@@ -135,6 +135,11 @@ func endOf(f *os.File, size int64) (first uint64, end tail, torn *Torn, err erro
 	if !ok || !k.is(Begun) {
 		return 0, tail{}, nil, fmt.Errorf("%q: %w", f.Name(), errNoLog)
 	}
+	var r Record
+	// Members are added without a new number: one that is higher says that our records have no place behind these.
+	if err := json.Unmarshal(head[:bytes.IndexByte(head, '\n')+1], &r); err == nil && r.File != nil && r.File.Format > format {
+		return 0, tail{}, nil, fmt.Errorf("%q: %w", f.Name(), newer(r.File.Format))
+	}
 	first = k.seq
 	for at, line := range backwards(f, size, &err) {
 		k, ok := linkOf(line)

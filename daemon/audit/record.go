@@ -1,6 +1,8 @@
 package audit
 
 import (
+	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -99,6 +101,13 @@ type File struct {
 
 // format is the File.Format of this version.
 const format = 1
+
+// ErrNewer reports an audit log that a newer version has written.
+var ErrNewer = errors.New("a newer version of batchwarden wrote this audit log")
+
+func newer(found int) error {
+	return fmt.Errorf("%w: format %d, this version understands up to %d; install the newer version again, or move the log's files away: a new log begins", ErrNewer, found, format)
+}
 
 // Torn is text that is no record, as it stands in the file.
 type Torn struct {

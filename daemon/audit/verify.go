@@ -242,7 +242,7 @@ func (v *verifier) about(k link, line []byte) bool {
 	}
 	if r.File != nil && k.is(Begun) {
 		if r.File.Format != format {
-			v.fault(v.lineNo, k.seq, "format %d is not known to this version", r.File.Format)
+			v.fault(v.lineNo, k.seq, "%v", newer(r.File.Format))
 			return false
 		}
 		v.oldest = r.File.Oldest

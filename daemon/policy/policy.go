@@ -23,7 +23,7 @@ const (
 
 // ErrNewer reports that a document has a format that this program does not
 // know yet. The last good document stays in force.
-var ErrNewer = errors.New("policy: the document's format is newer than this program")
+var ErrNewer = errors.New("newer than this version of batchwarden understands; upgrade it, or write the document in the older format")
 
 // A Subject is the controller's user on whose behalf an agent asks.
 type Subject struct {

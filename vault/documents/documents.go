@@ -16,7 +16,7 @@ var (
 
 // errNewer is a document of a format to come: the last good one stays.
 func errNewer(format int64) error {
-	return fmt.Errorf("format.newer: the document has format %d, this program knows %d", format, Newest)
+	return fmt.Errorf("format.newer: the document has format %d, this version of batchwarden understands up to %d; upgrade it on this machine, or write the document in the older format", format, Newest)
 }
 
 // GoodName reports whether s can be the name of a batch user, a realm, a group

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 )
 
@@ -89,7 +90,8 @@ func parseHeader(data []byte) (*header, int, error) {
 	case formatOld:
 		h = parseOldBody(&body)
 	default:
-		return nil, 0, fmt.Errorf("%w: %d, this version knows %d", ErrNewer, format, formatNumber)
+		return nil, 0, fmt.Errorf("%w: format %d, this version understands up to %d; install the newer version again, or move the vault away: everything is read from Vault anew",
+			ErrNewer, format, formatNumber)
 	}
 	if !body.done() || len(h.boxes) == 0 {
 		return nil, 0, ErrDamaged
@@ -152,7 +154,7 @@ func Peek(dir string) (Header, error) {
 	}
 	h, _, err := parseHeader(data)
 	if err != nil {
-		return Header{}, fmt.Errorf("sealed: %q: %w", dir, err)
+		return Header{}, fmt.Errorf("sealed: %q: %w", filepath.Join(dir, logName), err)
 	}
 	return h.public(), nil
 }

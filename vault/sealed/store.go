@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -31,7 +32,7 @@ var ErrWrongKey = errors.New("the key is not this vault's")
 var ErrMissingKey = errors.New("there is a vault but no key for it")
 
 // ErrNewer reports that the vault has a format of a newer version.
-var ErrNewer = errors.New("the vault has a newer format")
+var ErrNewer = errors.New("a newer version of batchwarden wrote this local vault")
 
 // ErrUnwritten reports that the disk did not take a change, which is in force until the process ends.
 var ErrUnwritten = errors.New("the local vault cannot be written")
@@ -105,7 +106,11 @@ func Open(dir string, key *Key, arena *lockmem.Arena) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	return openStore(d, key, arena, realChance())
+	s, err := openStore(d, key, arena, realChance())
+	if errors.Is(err, ErrNewer) {
+		err = fmt.Errorf("%q: %w", filepath.Join(dir, logName), err)
+	}
+	return s, err
 }
 
 func openStore(fsys files, key *Key, arena *lockmem.Arena, c chance) (_ *Store, err error) {

@@ -32,7 +32,7 @@ func Verify(ctx context.Context, dir string, owner uint32, key *Key, arena *lock
 	}
 	h, headerEnd, err := parseHeader(data)
 	if err != nil {
-		return nil, fmt.Errorf("sealed: %q: %w", dir, err)
+		return nil, fmt.Errorf("sealed: %q: %w", filepath.Join(dir, logName), err)
 	}
 	if h.public().Foreign(key.Host) {
 		return &Verified{Faults: []string{"the vault belongs to another machine (" + h.host + ")"}}, nil

@@ -67,7 +67,7 @@ func parse(file string, data []byte, doc *document, groups map[string]*profile) 
 	in.IgnoreX = true
 	in.Decode(doc)
 	if doc.Format != nil && *doc.Format > format {
-		return nil, fmt.Errorf("%s: format %d: %w", file, *doc.Format, policy.ErrNewer)
+		return nil, fmt.Errorf("%s: format %d, where %d is understood: %w", file, *doc.Format, format, policy.ErrNewer)
 	}
 	b := builder{in}
 	p := &Policy{byType: b.head(doc), users: make(map[string]*user, len(doc.Users))}

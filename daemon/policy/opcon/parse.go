@@ -55,7 +55,7 @@ func parse(file string, data []byte, doc *document) (*Policy, error) {
 	in.IgnoreX = true
 	in.Decode(doc)
 	if doc.Format != nil && *doc.Format > format {
-		return nil, fmt.Errorf("%s: format %d: %w", file, *doc.Format, policy.ErrNewer)
+		return nil, fmt.Errorf("%s: format %d, where %d is understood: %w", file, *doc.Format, format, policy.ErrNewer)
 	}
 	b := builder{in: in, p: &Policy{roles: map[string]*role{}, users: map[string]*user{}}}
 	b.head(doc)

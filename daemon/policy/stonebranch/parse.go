@@ -69,7 +69,7 @@ func parse(file string, data []byte, doc *document, groups map[string]*source) (
 	in.IgnoreX = true
 	in.Decode(doc)
 	if doc.Format != nil && *doc.Format > format {
-		return nil, fmt.Errorf("%s: format %d: %w", file, *doc.Format, policy.ErrNewer)
+		return nil, fmt.Errorf("%s: format %d, where %d is understood: %w", file, *doc.Format, format, policy.ErrNewer)
 	}
 	b := builder{in: in}
 	b.head(doc)

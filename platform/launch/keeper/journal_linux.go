@@ -128,7 +128,7 @@ func readJournal(path string) (h history, err error) {
 			return history{}, fmt.Errorf("keeper: journal: %w", err)
 		}
 		if err := h.apply(bytes.TrimSuffix(line, []byte("\n")), bySerial); err != nil {
-			return history{}, err
+			return history{}, fmt.Errorf("keeper: %q: %w", path, err)
 		}
 	}
 }
@@ -136,13 +136,14 @@ func readJournal(path string) (h history, err error) {
 // apply takes one line in. Its error is a journal that this program must not write to.
 func (h *history) apply(line []byte, jobs map[uint64]*remembered) error {
 	var r record
-	if json.Unmarshal(line, &r) != nil || r.Kind != kindJournal && r.Job == nil {
+	if json.Unmarshal(line, &r) != nil || r.Kind != kindJournal && r.Job == nil || r.Kind == kindJournal && r.Format < 1 {
 		h.damaged++
 		return nil
 	}
 	if r.Kind == kindJournal {
-		if r.Format != journalFormat {
-			return fmt.Errorf("keeper: journal: format %d is not known to this version", r.Format)
+		if r.Format > journalFormat {
+			return fmt.Errorf("a newer version of batchwarden wrote this journal: format %d, this version understands up to %d; install the newer version again, or, once no job runs any more, move the journal away: what it says of jobs is lost with it",
+				r.Format, journalFormat)
 		}
 		h.serial, h.end = max(h.serial, r.Serial), max(h.end, r.End)
 		return nil
