@@ -2,6 +2,7 @@ package become
 
 import (
 	"bytes"
+	"cmp"
 	"debug/elf"
 	"encoding/binary"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -27,7 +29,7 @@ type built struct {
 // compiled makes the program for this machine.
 func compiled(t testing.TB) built {
 	t.Helper()
-	p := compileWith(t, "cc")
+	p := compileWith(t, cmp.Or(os.Getenv("CC"), "cc"))
 	p.argv, p.as = []string{p.file}, binary.NativeEndian
 	return p
 }
@@ -333,7 +335,13 @@ func TestBecomes(t *testing.T) {
 	if _, err := ours.Write(encoded(t, o)); err != nil {
 		t.Fatal(err)
 	}
-	if r, err := ReadAnswer(ours); err != nil || r.Failed() || r.ByPath {
+	r, err := ReadAnswer(ours)
+	if runtime.GOARCH == "s390x" && err == nil && r.Step == "exec" && r.Errno == syscall.ENOSYS {
+		t.Log("qemu-user before 8.0 has no execveat(2): the process was the other user, proved it, and had opened the command")
+		_ = cmd.Wait() // with 125
+		return
+	}
+	if err != nil || r.Failed() || r.ByPath {
 		t.Errorf("%+v, %v", r, err)
 	}
 	if err := cmd.Wait(); err != nil {
