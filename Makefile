@@ -138,7 +138,7 @@ lint: need-lint build/tools/staticcheck build/tools/govulncheck
 		CGO_ENABLED=0 GOOS=$$os GOARCH=amd64 build/tools/staticcheck ./... || exit 1; \
 	done
 	@if command -v shellcheck >/dev/null; then echo shellcheck; \
-		shellcheck $$(grep -rlE '^#!/(usr/)?bin/(env )?(ba)?sh' .ci daemon vault platform ipc installer --exclude='*.go' --exclude='*.md'); \
+		shellcheck --severity=warning $$(grep -rlE '^#!/(usr/)?bin/(env )?(ba)?sh' .ci daemon vault platform ipc installer --exclude='*.go' --exclude='*.md'); \
 	else echo 'no shellcheck: scripts were not checked'; fi
 	@GO='$(GO)' installer/tools/supply-chain
 
