@@ -51,6 +51,8 @@ vault/admin.document      mute
 
 daemon/cmd/batchwarden.machineDone none: it embeds Credentials, which refuse for it
 daemon/cmd/batchwarden.rekeyed     none: says where a key lies
+daemon/cmd/batchwarden.answers      none: says where a key is to lie
+daemon/cmd/batchwarden.setupOptions none: likewise
 daemon/config.LocalVault           none: says where a key lies
 daemon/config.rawLocalVault        none: says where a key lies
 ipc/wire.LocalVault                none: says what kind of key it is
