@@ -36,7 +36,7 @@ S390X_KEEPER    := Golden|NewerJournalIsRefused|OneDaemon|ProgramOfOthers|Checks
 SOAK_TIME ?= 10m
 SOAK_SEED ?= 1
 
-.PHONY: help build devserver rootfs promtool test test-s390x test-systemd vet race lint demo playground bench soak clean dist need-build need-test need-systemd need-demo need-bench need-lint need-dist
+.PHONY: help build devserver rootfs promtool test test-here test-elsewhere test-s390x test-systemd vet race lint demo playground bench soak clean dist need-build need-test need-systemd need-demo need-bench need-lint need-dist
 
 help:
 	@echo 'make build        batchwardend, batchwarden, batchwarden-launcher, batchwarden-become, batchwarden-sync into build/bin'
@@ -69,10 +69,16 @@ build/tools/devserver: $(DEVSERVER)
 	@touch $@
 
 test: need-test build devserver rootfs promtool vet build/tools/nfpm
+	@$(MAKE) --no-print-directory -j2 test-here test-elsewhere
+
+# Most of the first waits for processes to start and end, so that the second runs beside it.
+test-here:
 	CGO_ENABLED=0 $(GO) test -count=1 -timeout 20m ./...
 	cd vault/devserver && CGO_ENABLED=0 $(GO) test -count=1 ./...
 	cd daemon/policy/bench && CGO_ENABLED=0 $(GO) vet . && CGO_ENABLED=0 $(GO) test -count=1 .
-	@$(MAKE) --no-print-directory test-s390x race
+test-elsewhere:
+	@$(MAKE) --no-print-directory test-s390x
+	@$(MAKE) --no-print-directory race
 
 test-systemd: need-systemd build devserver rootfs
 	BATCHWARDEN_NO_SKIP=1 CGO_ENABLED=0 $(GO) test -count=1 -v -run '^(TestSystemd|TestCredentials|TestInstall.*)$$' ./daemon
