@@ -20,6 +20,7 @@ platform/account       :
 platform/account/nss   : platform/account
 platform/pam           :
 platform/trial         :
+platform/older         :
 platform/safefile      :
 platform/confine       :
 platform/account/create : platform/account
@@ -79,7 +80,7 @@ daemon/policy/policytest : daemon/policy
 vault/vaulttest          : vault/admin
 vault/remote/remotetest  : vault/errand vault/remote vault/sealed vault/snapshot vault/vaulttest
 installer/linux          :
-installer/testbed        : ipc/wire vault/vaulttest
+installer/testbed        : ipc/wire platform/older vault/vaulttest
 installer/demo           : installer/testbed ipc/wire platform/memscan vault/vaulttest
 installer/bench          : installer/testbed ipc/wire platform/localsock platform/lockmem platform/peer vault/sealed vault/snapshot vault/vaulttest
 installer/package        :
@@ -92,6 +93,7 @@ var testSupport = map[string]bool{
 	"platform/memscan":           false,
 	"platform/secret/secrettest": false,
 	"platform/trial":             true,
+	"platform/older":             false,
 	"daemon/policy/policytest":   false,
 	"vault/remote/remotetest":    false,
 	"vault/vaulttest":            true,

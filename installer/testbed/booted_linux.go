@@ -58,7 +58,13 @@ func NeedMachine(t TB) {
 // Boot boots a machine with these units, by their paths below /etc/systemd, and
 // returns when it is up. Nothing of the bed may run that uses its files. The machine ends with Stop; in a sandbox
 // it ends with that at the latest.
-func (b *Bed) Boot(units map[string]string) (m *Booted, err error) {
+func (b *Bed) Boot(units map[string]string) (*Booted, error) { return b.boot(units, false) }
+
+// BootOlder boots a machine with nothing of the bed's in it that has what RHEL 8 has: neither memfd_secret nor
+// SO_PEERPIDFD, and cgroups in their first version.
+func (b *Bed) BootOlder() (*Booted, error) { return b.boot(nil, true) }
+
+func (b *Bed) boot(units map[string]string, older bool) (m *Booted, err error) {
 	if sandboxed == "" {
 		return nil, errors.New("testbed: a machine is booted in a sandbox only")
 	}
@@ -98,7 +104,7 @@ func (b *Bed) Boot(units map[string]string) (m *Booted, err error) {
 	if err := os.Mkdir(cgroup, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return m, err
 	}
-	m.process, err = spawn{
+	nspawn := spawn{
 		name: "systemd-nspawn", log: b.Logs + "/machine.log", as: Root, cgroup: cgroup,
 		env: []string{"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1"},
 		// Never without a network of its own: a systemd that shared ours would set it up anew.
@@ -106,7 +112,12 @@ func (b *Bed) Boot(units map[string]string) (m *Booted, err error) {
 			b.program("systemd-nspawn"), "--quiet", "--directory=" + m.Root, "--private-network", "--register=no", "--keep-unit",
 			"--capability=all", "--system-call-filter=memfd_secret", "--bind=" + b.Root + ":" + b.Root + ":norbind", "--console=pipe", "--boot",
 		},
-	}.start()
+	}
+	if older {
+		nspawn.env = []string{"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=0", roleEnv + "=" + roleOlder}
+		nspawn.argv = append([]string{"/proc/self/exe"}, nspawn.argv...)
+	}
+	m.process, err = nspawn.start()
 	if err != nil {
 		return m, err
 	}

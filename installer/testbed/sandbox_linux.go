@@ -9,6 +9,8 @@ import (
 	"runtime"
 	"strconv"
 	"syscall"
+
+	"batchwarden/platform/older"
 )
 
 // Roles in which this program starts itself again, and the variables by which
@@ -22,6 +24,7 @@ const (
 	roleConnect = "connect" // opens connections as another user; see dial_linux.go
 	roleRelay   = "relay"   // brings connections to another network namespace; see relay_linux.go
 	roleAsk     = "ask"     // asks for a credential as systemd does; see ask_linux.go
+	roleOlder   = "older"   // executes its arguments as on an older kernel
 )
 
 // sandboxed is the id of the sandbox that this process runs in, or "".
@@ -73,6 +76,9 @@ func Role() {
 			os.Exit(1)
 		}
 		os.Exit(0)
+	case roleOlder:
+		fmt.Fprintln(os.Stderr, older.Exec(os.Args[1:], os.Environ()))
+		os.Exit(1)
 	}
 }
 
