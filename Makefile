@@ -44,7 +44,7 @@ help:
 	@echo 'make playground   the same set-up, kept until Ctrl-C, with commands to try'
 	@echo 'make test         everything, real server and real accounts included (as root; otherwise without those)'
 	@echo 'make test-s390x   formats and pipes on a big-endian machine, under qemu-user (part of make test)'
-	@echo 'make test-systemd a booted systemd loads a credential (as root; part of make test)'
+	@echo 'make test-systemd install, use, upgrade and remove in a booted systemd (as root; part of make test)'
 	@echo 'make bench        every figure as a ratio to a reference measured in the same run'
 	@echo 'make soak         long runs: SOAK_TIME=10m each, SOAK_SEED=1, SOAK=pattern to choose'
 	@echo 'make lint         gofmt, go vet, staticcheck, shellcheck, known vulnerabilities, licences (VULN=must: fail without network)'
@@ -80,8 +80,8 @@ test-elsewhere:
 	@$(MAKE) --no-print-directory test-s390x
 	@$(MAKE) --no-print-directory race
 
-test-systemd: need-systemd build devserver rootfs
-	BATCHWARDEN_NO_SKIP=1 CGO_ENABLED=0 $(GO) test -count=1 -v -run '^(TestSystemd|TestCredentials|TestInstall.*)$$' ./daemon
+test-systemd: need-systemd build devserver rootfs build/tools/nfpm
+	BATCHWARDEN_NO_SKIP=1 CGO_ENABLED=0 $(GO) test -count=1 -v -run '^(TestSystemd|TestCredentials|TestInstall.*|TestPackage)$$' ./daemon
 
 # What the machine that TestSystemd boots is made of. The underscore keeps go from looking for packages in it.
 rootfs:

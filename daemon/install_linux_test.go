@@ -23,12 +23,17 @@ type installed struct {
 // boot boots a machine with nothing of ours on it, which reaches the bed's Vault.
 func boot(t *testing.T, b *testbed.Bed) *installed {
 	t.Helper()
+	return bootedBy(t, b, func() (*testbed.Booted, error) { return b.Boot(nil) })
+}
+
+func bootedBy(t *testing.T, b *testbed.Bed, start func() (*testbed.Booted, error)) *installed {
+	t.Helper()
 	for _, end := range []func() error{b.Daemon.Stop, b.Launcher.Stop} {
 		if err := end(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	m, err := b.Boot(nil)
+	m, err := start()
 	if err != nil {
 		t.Fatal(err)
 	}
