@@ -47,8 +47,12 @@ func (d *diagnosis) configuration(context.Context) []doctor.Check {
 		if strings.Contains(err.Error(), "cannot be read by this user") {
 			return []doctor.Check{unknown(content, oneLine(err), asRoot), unknown(permissions, oneLine(err), asRoot)}
 		}
+		mend := "mend the place that is named; batchwarden config check " + d.file + " tells when it is right"
+		if _, lost := os.Stat(d.file); errors.Is(lost, fs.ErrNotExist) {
+			mend = "batchwarden setup install writes one, with everything else that is missing"
+		}
 		return []doctor.Check{
-			problem(content, oneLine(err), "mend the place that is named; batchwarden config check "+d.file+" tells when it is right"),
+			problem(content, oneLine(err), mend),
 			unknown(permissions, "they are looked at once the content is right", "mend the configuration first"),
 		}
 	}

@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"batchwarden/daemon/config"
@@ -42,6 +44,14 @@ func TestDoctorJSON(t *testing.T) {
 		t.Fatal(err)
 	}
 	golden(t, "doctor_json.golden", out.String())
+}
+
+// TestDoctorOfAnEmptyMachine: where nothing is set up yet, what sets it up is named.
+func TestDoctorOfAnEmptyMachine(t *testing.T) {
+	code, out, _ := command(t, "", "doctor", "--config", filepath.Join(t.TempDir(), "batchwarden.yaml"))
+	if code != exitNo || !strings.Contains(out, "mend: batchwarden setup install writes one") {
+		t.Errorf("exit code %d: %s", code, out)
+	}
 }
 
 // A process is ours when it was started with the configuration that is looked at.
