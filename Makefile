@@ -11,8 +11,11 @@ COMMANDS  := batchwardend batchwarden batchwarden-launcher batchwarden-sync
 PLATFORMS := linux/amd64 linux/s390x windows/amd64
 DEVSERVER := $(shell find vault/devserver -type f ! -name '*_test.go' 2>/dev/null)
 
+# Its tests look for whatever a job's user has left on the machine, so that they run twice one after the other.
+ALONE := ./platform/launch/keeper
+
 # The packages whose tests run a second time with the race detector, where there is a C compiler.
-RACE := ./daemon/audit ./daemon/broker ./daemon/config ./daemon/limits ./daemon/metrics ./daemon/strict ./daemon/policy/... ./daemon/cmd/batchwarden ./ipc/... ./vault/snapshot/... ./vault/sealed/... ./vault/refresh/... ./platform/launch/...
+RACE := ./daemon/audit ./daemon/broker ./daemon/config ./daemon/limits ./daemon/metrics ./daemon/strict ./daemon/policy/... ./daemon/cmd/batchwarden ./ipc/... ./vault/snapshot/... ./vault/sealed/... ./vault/refresh/... ./platform/launch ./platform/launch/become $(ALONE)
 
 # Those that run under qemu-user in make test: whatever a disk, a pipe or a policy has in it is the same on a big-endian
 # machine. Not there: installer/... and daemon's own tests, whose machine is made with clone flags that qemu-user does not
@@ -70,6 +73,7 @@ build/tools/devserver: $(DEVSERVER)
 
 test: need-test build devserver rootfs promtool vet build/tools/nfpm
 	@$(MAKE) --no-print-directory -j2 test-here test-elsewhere
+	@$(MAKE) --no-print-directory race RACE='$(ALONE)'
 
 # Most of the first waits for processes to start and end, so that the second runs beside it.
 test-here:
@@ -78,7 +82,7 @@ test-here:
 	cd daemon/policy/bench && CGO_ENABLED=0 $(GO) vet . && CGO_ENABLED=0 $(GO) test -count=1 .
 test-elsewhere:
 	@$(MAKE) --no-print-directory test-s390x
-	@$(MAKE) --no-print-directory race
+	@$(MAKE) --no-print-directory race RACE='$(filter-out $(ALONE),$(RACE))'
 
 test-systemd: need-systemd build devserver rootfs build/tools/nfpm
 	BATCHWARDEN_NO_SKIP=1 CGO_ENABLED=0 $(GO) test -count=1 -v -run '^(TestSystemd|TestCredentials|TestInstall.*|TestPackage)$$' ./daemon
