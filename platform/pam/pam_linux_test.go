@@ -201,7 +201,7 @@ func TestRefused(t *testing.T) {
 // TestCannotSay: what PAM cannot say is no refusal of the account.
 func TestCannotSay(t *testing.T) {
 	furnished(t)
-	service(t, "hangs", "account required pam_exec.so /bin/sleep 1000", "session required pam_permit.so")
+	service(t, "hangs", "account required pam_exec.so /bin/sleep 30", "session required pam_permit.so")
 	service(t, "breaks", "account required pam_nowhere.so")
 	service(t, "fails", "account required pam_permit.so", "session required pam_exec.so quiet /bin/false")
 	service(t, "unended", "account required pam_permit.so", "session optional pam_exec.so quiet type=open_session /bin/true", "session required pam_exec.so quiet type=close_session /bin/false")
@@ -338,7 +338,7 @@ func passwordFile(t *testing.T, text string) *os.File {
 
 func TestVerify(t *testing.T) {
 	furnished(t)
-	service(t, "hangs", "auth required pam_unix.so nodelay", "auth required pam_exec.so /bin/sleep 1000")
+	service(t, "hangs", "auth required pam_unix.so nodelay", "auth required pam_exec.so /bin/sleep 30")
 	service(t, "rootok", "auth sufficient pam_rootok.so", "auth required pam_unix.so nodelay")
 	service(t, "closed", "auth requisite pam_nologin.so file=/etc/nologin", "auth required pam_unix.so nodelay")
 	put(t, "/etc/nologin", "closed for the night\n")
