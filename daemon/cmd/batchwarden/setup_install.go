@@ -125,16 +125,7 @@ The first time it asks for the address of Vault and how to log in, on a terminal
 The files named are copied into /etc/batchwarden, for the account that reads them. Without a terminal and without
 answers nothing is asked, and nothing is started before /etc/batchwarden/batchwarden.yaml names a Vault server.`,
 		Args: cobra.NoArgs,
-		RunE: do(func(cmd *cobra.Command, _ []string) error {
-			s, err := a.newSetup(o)
-			if err != nil {
-				return err
-			}
-			if err := s.install(cmd.Context()); err != nil {
-				return err
-			}
-			return a.show(s.report, s.report.text())
-		}),
+		RunE: a.changing(&o, (*setup).install),
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.answers, "answers", "", "take the answers from this YAML `FILE` instead of asking")
@@ -142,6 +133,20 @@ answers nothing is asked, and nothing is started before /etc/batchwarden/batchwa
 	f.BoolVar(&o.noStart, "no-start", false, "install, and start nothing")
 	setupFlags(cmd, &o)
 	return cmd
+}
+
+// changing is a command that changes this machine, and shows what it did.
+func (a *app) changing(o *setupOptions, change func(*setup, context.Context) error) func(*cobra.Command, []string) error {
+	return do(func(cmd *cobra.Command, _ []string) error {
+		s, err := a.newSetup(*o)
+		if err != nil {
+			return err
+		}
+		if err := change(s, cmd.Context()); err != nil {
+			return err
+		}
+		return a.show(s.report, s.report.text())
+	})
 }
 
 func setupFlags(cmd *cobra.Command, o *setupOptions) {

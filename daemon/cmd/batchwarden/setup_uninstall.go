@@ -32,16 +32,7 @@ removal removes; then this removes only the data, with --purge.
 
 While jobs run it asks, or without a terminal refuses; with --force they go on, and nobody learns how they end.`,
 		Args: cobra.NoArgs,
-		RunE: do(func(cmd *cobra.Command, _ []string) error {
-			s, err := a.newSetup(o)
-			if err != nil {
-				return err
-			}
-			if err := s.uninstall(cmd.Context()); err != nil {
-				return err
-			}
-			return a.show(s.report, s.report.text())
-		}),
+		RunE: a.changing(&o, (*setup).uninstall),
 	}
 	setupFlags(cmd, &o)
 	cmd.Flags().BoolVar(&o.purge, "purge", false, "remove configuration, secrets, audit log and accounts too")
