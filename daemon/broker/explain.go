@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -167,14 +168,7 @@ func (d *dryRun) subjectWords() string {
 	if d.Explained == nil {
 		return ""
 	}
-	return fmt.Sprintf("client %q may speak for %q", d.judged.name(), or(d.body.Subject.User, strings.Join(d.body.Subject.Roles, ", ")))
-}
-
-func or(text, instead string) string {
-	if text == "" {
-		return instead
-	}
-	return text
+	return fmt.Sprintf("client %q may speak for %q", d.judged.name(), cmp.Or(d.body.Subject.User, strings.Join(d.body.Subject.Roles, ", ")))
 }
 
 // userWords describes the batch user as far as the one whose launch it would be may know it.

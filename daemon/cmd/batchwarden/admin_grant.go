@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -224,7 +225,7 @@ func (g *grantFlags) held(ctx context.Context, v *admin.Admin) (*held, error) {
 
 // find is what the realm calls the batch user: by the flags, or by its documents, which must agree.
 func (g *grantFlags) find(ctx context.Context, v *admin.Admin, h *held) (policy.BatchUser, error) {
-	b := policy.BatchUser{Name: g.called, Platform: or(g.platform, "unix")}
+	b := policy.BatchUser{Name: g.called, Platform: cmp.Or(g.platform, "unix")}
 	if g.called != "" {
 		return b, nil
 	}
@@ -247,7 +248,7 @@ func (g *grantFlags) find(ctx context.Context, v *admin.Admin, h *held) (policy.
 		if err != nil {
 			return b, err
 		}
-		in.Platform = or(g.platform, in.Platform)
+		in.Platform = cmp.Or(g.platform, in.Platform)
 		key := name{in.Name, in.Platform}
 		if h.name != "opcon" {
 			key.platform = "" // which has no part in what is granted

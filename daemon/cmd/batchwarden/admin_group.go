@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"strings"
 
@@ -58,7 +59,7 @@ func (a *app) groupListCommand(f *adminFlags) *cobra.Command {
 			var p page
 			p.row("GROUP", "MACHINES")
 			for _, g := range all {
-				p.row(g.Name, or(strings.Join(g.Machines, ", "), "none"))
+				p.row(g.Name, cmp.Or(strings.Join(g.Machines, ", "), "none"))
 			}
 			text := p.String()
 			if len(all) == 0 {

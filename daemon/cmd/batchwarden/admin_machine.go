@@ -238,7 +238,7 @@ func machinesText(v *admin.Admin, all []machineDone) string {
 			if !d.Expires.IsZero() {
 				until = d.Expires.UTC().Format(time.RFC3339)
 			}
-			p.row(d.Machine, d.RoleID, or(d.WrappedSecretID, "none issued"), until)
+			p.row(d.Machine, d.RoleID, cmp.Or(d.WrappedSecretID, "none issued"), until)
 		}
 	}
 	switch {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -317,7 +318,7 @@ func vaultUsersText(all []admin.BatchUser) string {
 		case u.HasPassword:
 			password = "here"
 		}
-		p.row(u.Scope, u.Name, account, or(strings.Join(called, ", "), "by its name"), orNone(use), password, fmt.Sprint(u.Version))
+		p.row(u.Scope, u.Name, account, cmp.Or(strings.Join(called, ", "), "by its name"), orNone(use), password, fmt.Sprint(u.Version))
 	}
 	return p.String()
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -76,7 +77,7 @@ func deed(r *audit.Record) string {
 	case audit.JobEnded:
 		return sentence(r, "job "+job+asUser(r), false) + howItEnded(r.Job)
 	case audit.Authorize:
-		return sentence(r, "question: "+or(r.Action, "launch")+named(" as ", r.BatchUser), true)
+		return sentence(r, "question: "+cmp.Or(r.Action, "launch")+named(" as ", r.BatchUser), true)
 	case audit.Retrieve:
 		return sentence(r, "password of "+r.BatchUser+ofVersion(r), true)
 	case audit.Delivered:

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -246,7 +247,7 @@ func subjectOf(s policy.Subject) string {
 	if s.By != "" {
 		parts = append(parts, "by "+s.By)
 	}
-	return or(strings.Join(parts, " "), "nobody")
+	return cmp.Or(strings.Join(parts, " "), "nobody")
 }
 
 // short is an answer in a table: what it is, the rule, and for a denial why.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -131,7 +132,7 @@ func home(name string, a accounts.Account, notes *[]string) (doctor.Check, bool)
 }
 
 func shell(name string, a accounts.Account, notes *[]string) (doctor.Check, bool) {
-	path := or(a.Shell, "/bin/sh")
+	path := cmp.Or(a.Shell, "/bin/sh")
 	info, err := os.Stat(path)
 	switch base := filepath.Base(path); {
 	case errors.Is(err, fs.ErrPermission):

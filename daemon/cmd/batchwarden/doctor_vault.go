@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -124,7 +125,7 @@ func tlsCheck(name string, v config.Vault, f *probe.Found, now time.Time) doctor
 		c := f.Presented[0]
 		about = fmt.Sprintf(" (issued by %q, good from %s to %s)", c.Issuer, c.NotBefore.UTC().Format(time.DateOnly), c.NotAfter.UTC().Format(time.DateOnly))
 	}
-	ca := or(v.CAFile, "the system's certificates")
+	ca := cmp.Or(v.CAFile, "the system's certificates")
 	switch {
 	case errors.As(f.TLS, &authority):
 		return problem(name, "the server's certificate is not of a CA in "+ca+about,

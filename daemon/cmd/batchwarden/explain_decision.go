@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -149,7 +150,7 @@ func (s *story) remedy() *remedy {
 	if r.BatchUser != "" {
 		put = "batchwarden admin batch-user put " + word(r.BatchUser) + " {--machine M|--group G|--platform P}"
 	}
-	if c := userRemedy(&check, r.BatchUser, or(r.Username, "of the batch user"), put); c != nil {
+	if c := userRemedy(&check, r.BatchUser, cmp.Or(r.Username, "of the batch user"), put); c != nil {
 		return c
 	}
 	return general(r.Code)
@@ -163,12 +164,12 @@ func (s *story) text() string {
 	p.line("  %s", strings.TrimSpace(deed(r)))
 	p.line("")
 	p.row("Asked by", askedBy(r))
-	p.row("Client", or(r.Client, "none"))
+	p.row("Client", cmp.Or(r.Client, "none"))
 	if r.ForClient != "" {
 		p.row("As if", "client "+r.ForClient+" asked")
 	}
 	if su := r.Subject; su != nil {
-		p.row("For", or(subject(wire.Subject{User: su.User, Roles: su.Roles, By: su.By}), "nobody")+named(" in realm ", r.Realm))
+		p.row("For", cmp.Or(subject(wire.Subject{User: su.User, Roles: su.Roles, By: su.By}), "nobody")+named(" in realm ", r.Realm))
 	}
 	if r.BatchUser != "" {
 		p.row("Batch user", strings.TrimSpace(strings.TrimPrefix(asUser(r), " as"))+ofVersion(r))
@@ -180,7 +181,7 @@ func (s *story) text() string {
 		p.row("Rule", r.Rule+": "+r.Reason)
 	}
 	if j := r.Job; j != nil {
-		p.row("Job", or(j.ID, "without an id of its own")+named(", command sha256 ", j.CommandSHA256))
+		p.row("Job", cmp.Or(j.ID, "without an id of its own")+named(", command sha256 ", j.CommandSHA256))
 		if len(j.Argv) > 0 {
 			p.row("Command", strings.Join(j.Argv, " "))
 		}
@@ -242,7 +243,7 @@ func askedBy(r *audit.Record) string {
 // again is the command that explains a launch as things are now.
 func again(r *audit.Record) string {
 	text := "batchwarden explain --realm " + word(r.Realm)
-	for _, f := range []struct{ flag, value string }{{"--subject", r.Subject.User}, {"--by", r.Subject.By}, {"--as", r.BatchUser}, {"--client", or(r.ForClient, r.Client)}} {
+	for _, f := range []struct{ flag, value string }{{"--subject", r.Subject.User}, {"--by", r.Subject.By}, {"--as", r.BatchUser}, {"--client", cmp.Or(r.ForClient, r.Client)}} {
 		if f.value != "" {
 			text += " " + f.flag + " " + word(f.value)
 		}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -68,7 +69,7 @@ func remedyFor(d *wire.DryRun, body *wire.Launch) *remedy {
 
 // general is what the code alone says.
 func general(code string) *remedy {
-	return &remedy{Who: operator, What: or(nextByCode[code], "The reason says it; batchwarden status shows more.")}
+	return &remedy{Who: operator, What: cmp.Or(nextByCode[code], "The reason says it; batchwarden status shows more.")}
 }
 
 // situation is what is known when a step is not passed.
@@ -128,7 +129,7 @@ func (s *situation) entryRemedy() *remedy {
 		if role := quoted(s.check.Detail, "may not name role "); role != "" {
 			list, name = "roles", role
 		} else if role := between(s.check.Detail, "is privileged (", ")"); role != "" {
-			list, name = "privileged", or(s.body.Subject.User, role)
+			list, name = "privileged", cmp.Or(s.body.Subject.User, role)
 		}
 		return add("add %q to subjects.%s of client entry %q", name, list, s.Client)
 	case "batch_user":
@@ -173,7 +174,7 @@ func (s *situation) userRemedy() *remedy {
 }
 
 // machineFlag names this machine's own scope to batchwarden admin.
-func (s *situation) machineFlag() string { return " --machine " + word(or(s.Machine, "MACHINE")) }
+func (s *situation) machineFlag() string { return " --machine " + word(cmp.Or(s.Machine, "MACHINE")) }
 
 // userRemedy is that of a step or a failed job. put is the command that changes the batch user, "" where it is not known.
 func userRemedy(c *wire.Check, name, account, put string) *remedy {
@@ -251,7 +252,7 @@ func limitsRemedy(detail, file, requester, account string) *remedy {
 	first := quoted(why, "")
 	switch key {
 	case "requesters":
-		c.What = fmt.Sprintf("add the account that asks, %s, to requesters", or(requester, "the client's"))
+		c.What = fmt.Sprintf("add the account that asks, %s, to requesters", cmp.Or(requester, "the client's"))
 		if account != "" && strings.Contains(why, "never targets") {
 			c.Who, c.Where, c.What = vaultAdmin, "", fmt.Sprintf("let the batch user have another account: %s asks for jobs itself", account)
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -40,7 +41,7 @@ func (x *explained) text(body *wire.Launch) string {
 	switch {
 	case first != nil:
 		fmt.Fprintf(&b, "NO: the job would not be started: %s\n", cell(first.Code))
-		fmt.Fprintf(&b, "    %s\n", cell(or(first.Detail, "no reason is known")))
+		fmt.Fprintf(&b, "    %s\n", cell(cmp.Or(first.Detail, "no reason is known")))
 	case unseen(x.DryRun) > 0:
 		b.WriteString("YES: the job would be started, as far as could be looked at.\n")
 	default:

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -107,8 +108,8 @@ func (a *app) jobText(j *wire.Job) string {
 	if j.Code != "" || j.Reason != "" {
 		p.row("Why", strings.Trim(j.Code+": "+j.Reason, ": "))
 	}
-	p.row("Client", fmt.Sprintf("%s, realm %s, subject %s", j.Client, j.Realm, or(subject(j.Subject), "without a name")))
-	asUser := fmt.Sprintf("%s, account %s", j.BatchUser, or(j.User, "unknown"))
+	p.row("Client", fmt.Sprintf("%s, realm %s, subject %s", j.Client, j.Realm, cmp.Or(subject(j.Subject), "without a name")))
+	asUser := fmt.Sprintf("%s, account %s", j.BatchUser, cmp.Or(j.User, "unknown"))
 	if j.CredentialVersion > 0 {
 		asUser += fmt.Sprintf(", version %d", j.CredentialVersion)
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"embed"
 	"fmt"
 	"io/fs"
@@ -125,7 +126,7 @@ func commandPage(cmd *cobra.Command, date string) string {
 	b.WriteString(heading(pageName(cmd), "1", date))
 	fmt.Fprintf(&b, ".SH NAME\n%s \\- %s\n", roff(pageName(cmd)), roff(cmd.Short))
 	fmt.Fprintf(&b, ".SH SYNOPSIS\n.nf\n%s\n.fi\n", roff(cmd.UseLine()))
-	fmt.Fprintf(&b, ".SH DESCRIPTION\n%s", paragraphs(or(cmd.Long, cmd.Short+".")))
+	fmt.Fprintf(&b, ".SH DESCRIPTION\n%s", paragraphs(cmp.Or(cmd.Long, cmd.Short+".")))
 	var subs, also []string
 	for _, sub := range cmd.Commands() {
 		if sub.IsAvailableCommand() {

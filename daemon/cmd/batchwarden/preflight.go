@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -141,8 +142,8 @@ func fly(ctx context.Context, c *client.Client, n int, line []byte, as string) f
 	}
 	_ = json.Unmarshal(body, &f.body) // what is wrong with it the service says
 	f.ID = f.body.ID
-	f.Job = fmt.Sprintf("%s as %s for %s in %s", runs(&f.body), or(f.body.BatchUser, "nobody"), or(subject(f.body.Subject), "nobody"), or(f.body.Realm, "no realm"))
-	d, err := patiently(ctx, func() (*wire.DryRun, error) { return c.Explain(ctx, body, or(client, as)) })
+	f.Job = fmt.Sprintf("%s as %s for %s in %s", runs(&f.body), cmp.Or(f.body.BatchUser, "nobody"), cmp.Or(subject(f.body.Subject), "nobody"), cmp.Or(f.body.Realm, "no realm"))
+	d, err := patiently(ctx, func() (*wire.DryRun, error) { return c.Explain(ctx, body, cmp.Or(client, as)) })
 	if p, refused := errors.AsType[*wire.Problem](err); refused && p.Code != wire.CallerUnknown && p.Code != wire.AuditUnavailable {
 		f.Step, f.Code, f.Why = "request", p.Code, p.Detail
 		return f

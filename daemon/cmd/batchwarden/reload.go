@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -49,7 +50,7 @@ func reloadText(r *wire.Reload) string {
 	case wire.ReloadUnchanged:
 		p.line("Read again: nothing is another than before.")
 	default:
-		p.line("Read again, and in force: %s.", cell(or(strings.Join(r.Changed, ", "), "no setting is another than before")))
+		p.line("Read again, and in force: %s.", cell(cmp.Or(strings.Join(r.Changed, ", "), "no setting is another than before")))
 	}
 	if len(r.RestartNeeded) > 0 {
 		p.line("Not in force until batchwardend and batchwarden-launcher are restarted: %s. Jobs go on meanwhile.", cell(strings.Join(r.RestartNeeded, ", ")))
@@ -79,12 +80,12 @@ func ofService(r *audit.Record) string {
 	case audit.Started:
 		return text + ", configuration " + shortSum(c.SHA256)
 	case audit.ConfigChanged:
-		text = "configuration " + shortSum(c.SHA256) + " in place of " + shortSum(c.Old) + ": " + or(several(c.Changed), "no setting is another")
+		text = "configuration " + shortSum(c.SHA256) + " in place of " + shortSum(c.Old) + ": " + cmp.Or(several(c.Changed), "no setting is another")
 		if len(c.Restart) > 0 {
 			text += "; after a restart: " + several(c.Restart)
 		}
 	case audit.ConfigRefused:
-		text = "configuration " + shortSum(c.SHA256) + " refused, " + shortSum(c.Old) + " stays: " + or(several(c.Faults), r.Reason)
+		text = "configuration " + shortSum(c.SHA256) + " refused, " + shortSum(c.Old) + " stays: " + cmp.Or(several(c.Faults), r.Reason)
 	}
 	return text + " (" + map[string]string{audit.BySignal: "SIGHUP", audit.ByFile: "the files changed", audit.ByOperator: "by an operator"}[c.By] + ")"
 }

@@ -210,9 +210,9 @@ func ran(job *wire.Job) bool { return job.Signal != "" || job.ExitCode != nil }
 func end(job *wire.Job) (code int, text string) {
 	switch {
 	case job.State == wire.Failed && !ran(job):
-		return exitNotStarted, fmt.Sprintf("not started: job %s: %s: %s", job.ID, job.Code, or(job.Reason, "no reason is known"))
+		return exitNotStarted, fmt.Sprintf("not started: job %s: %s: %s", job.ID, job.Code, cmp.Or(job.Reason, "no reason is known"))
 	case job.State == wire.Lost:
-		return exitNo, fmt.Sprintf("job %s is lost: how it ended cannot be known: %s", job.ID, or(job.Reason, or(job.Code, "no reason is known")))
+		return exitNo, fmt.Sprintf("job %s is lost: how it ended cannot be known: %s", job.ID, cmp.Or(job.Reason, cmp.Or(job.Code, "no reason is known")))
 	case job.Signal != "":
 		text = fmt.Sprintf("job %s was ended by %s", job.ID, job.Signal)
 		if job.CoreDumped {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"fmt"
 	"io"
 	"os"
@@ -101,7 +102,7 @@ func (a *app) askAnswers() (*answers, error) {
 			}
 			return ""
 		}
-		return or(strings.TrimSpace(in.Text()), usual)
+		return cmp.Or(strings.TrimSpace(in.Text()), usual)
 	}
 	w := &answers{Version: 1}
 	v := &w.Vault
@@ -168,7 +169,7 @@ func (w *answers) configuration(key string) (string, error) {
 	line("  ", "namespace", v.Namespace)
 	line("  ", "mount", v.Mount)
 	b.WriteString("  auth:\n")
-	line("    ", "method", or(v.Auth.Method, config.AuthAppRole))
+	line("    ", "method", cmp.Or(v.Auth.Method, config.AuthAppRole))
 	line("    ", "mount", v.Auth.Mount)
 	line("    ", "role", v.Auth.Role)
 	line("    ", "role_id_file", at[v.Auth.RoleIDFile])

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -408,7 +409,7 @@ func (a *app) setupState(ctx context.Context) (*setupState, error) {
 	state.Daemon, state.Launcher = now.Version, now.Launcher.Version
 	for name, runs := range map[string]string{"batchwardend": now.Version, "batchwarden-launcher": now.Launcher.Version} {
 		if runs != version.Number {
-			say("%s runs version %s, and %s is installed: batchwarden setup restart (jobs go on)", name, or(runs, "unknown"), version.Number)
+			say("%s runs version %s, and %s is installed: batchwarden setup restart (jobs go on)", name, cmp.Or(runs, "unknown"), version.Number)
 		}
 	}
 	return state, nil
@@ -422,11 +423,11 @@ func (a *app) setupStateText(s *setupState) string {
 		if !u.Since.IsZero() {
 			since = u.Since.UTC().Format(time.DateTime + " UTC")
 		}
-		p.row(u.Name, or(u.Active, "missing")+" ("+or(u.Sub, "-")+")", since, or(u.Enabled, "-"), u.Status)
+		p.row(u.Name, cmp.Or(u.Active, "missing")+" ("+cmp.Or(u.Sub, "-")+")", since, cmp.Or(u.Enabled, "-"), u.Status)
 	}
 	p.line("")
 	p.row("Installed", s.Installed)
-	p.row("Running", fmt.Sprintf("batchwardend %s, launcher %s", or(s.Daemon, "not known"), or(s.Launcher, "not known")))
+	p.row("Running", fmt.Sprintf("batchwardend %s, launcher %s", cmp.Or(s.Daemon, "not known"), cmp.Or(s.Launcher, "not known")))
 	for _, problem := range s.Problems {
 		p.line("%s", problem)
 	}

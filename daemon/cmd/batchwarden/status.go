@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -82,16 +83,16 @@ func (a *app) statusText(s *condition, colours painter) string {
 	if !s.Launcher.Connected {
 		p.tint(1, bad)
 	}
-	p.row("Daemon", strings.TrimSpace(s.Version+" started "+or(a.when(s.Started), "at an unknown time")))
+	p.row("Daemon", strings.TrimSpace(s.Version+" started "+cmp.Or(a.when(s.Started), "at an unknown time")))
 	return p.String()
 }
 
 // headline is the state in a sentence or two.
 func (a *app) headline(p *page, s *condition) {
-	vault := or(s.Sync.Address, "Vault")
+	vault := cmp.Or(s.Sync.Address, "Vault")
 	switch s.State {
 	case wire.StateOnline:
-		p.line("%s is online: %s answered %s.", s.Machine, vault, or(a.when(s.Sync.LastSuccess), "lately"))
+		p.line("%s is online: %s answered %s.", s.Machine, vault, cmp.Or(a.when(s.Sync.LastSuccess), "lately"))
 		p.tint(0, good)
 	case wire.StateOffline:
 		text := fmt.Sprintf("%s is offline", s.Machine)
@@ -100,7 +101,7 @@ func (a *app) headline(p *page, s *condition) {
 		}
 		p.line("%s: %s.", text, trouble(s.Sync))
 		p.tint(0, watch)
-		p.line("It serves what Vault last said %s.", or(a.when(s.Sync.LastSuccess), "at an unknown time"))
+		p.line("It serves what Vault last said %s.", cmp.Or(a.when(s.Sync.LastSuccess), "at an unknown time"))
 	case wire.StateStarting:
 		p.line("%s is starting: nothing was synced yet (%s).", s.Machine, trouble(s.Sync))
 		p.tint(0, watch)
@@ -279,7 +280,7 @@ func memory(m wire.Memory) string {
 }
 
 func localVault(v wire.LocalVault) string {
-	text := fmt.Sprintf("%s, %s, key %s", counted(v.Records, "record"), octets(v.Bytes), or(v.Key, "unknown"))
+	text := fmt.Sprintf("%s, %s, key %s", counted(v.Records, "record"), octets(v.Bytes), cmp.Or(v.Key, "unknown"))
 	if v.KeyID != "" {
 		text += " " + v.KeyID
 	}

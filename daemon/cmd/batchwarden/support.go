@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -69,7 +70,7 @@ func (a *app) support(ctx context.Context, o supportOptions) error {
 	defer cancel()
 	if o.out == "" {
 		host, _ := os.Hostname() // without one it is a name all the same
-		o.out = fmt.Sprintf("batchwarden-support-%s-%s.tar.gz", or(host, "host"), a.now().UTC().Format("20060102-150405"))
+		o.out = fmt.Sprintf("batchwarden-support-%s-%s.tar.gz", cmp.Or(host, "host"), a.now().UTC().Format("20060102-150405"))
 	}
 	b := &bundle{at: a.now()}
 	c := b.configuration(o)

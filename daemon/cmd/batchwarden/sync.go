@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 
 	"github.com/spf13/cobra"
@@ -29,9 +30,9 @@ func (a *app) syncCommand() *cobra.Command {
 func (a *app) syncText(s *wire.Sync) string {
 	var p page
 	if s.Outcome == "ok" {
-		p.line("Synced with %s: %d changed, %d removed.", or(s.Address, "Vault"), s.Changed, s.Removed)
+		p.line("Synced with %s: %d changed, %d removed.", cmp.Or(s.Address, "Vault"), s.Changed, s.Removed)
 	} else {
-		p.line("Not synced with %s: %s. What was synced before stays in force.", or(s.Address, "Vault"), trouble(*s))
+		p.line("Not synced with %s: %s. What was synced before stays in force.", cmp.Or(s.Address, "Vault"), trouble(*s))
 	}
 	for _, f := range s.Faults {
 		p.line("  %s", finding(f))

@@ -153,13 +153,6 @@ func orNone(list []string) string {
 	return strings.Join(list, ", ")
 }
 
-func or(s, instead string) string {
-	if s == "" {
-		return instead
-	}
-	return s
-}
-
 // octets says a size in the largest unit of which there is at least one.
 func octets(n int64) string {
 	const units = "KMGT"

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -44,7 +45,7 @@ func verifiedText(name string, v *wire.Verified) string {
 	case wire.Rejected:
 		p.line("Rejected: version %d of %s is not the password of account %s on this host.", v.Version, name, v.Username)
 	default:
-		p.line("Not checked: version %d of %s on account %s (%s).", v.Version, name, v.Username, or(v.Code, "no reason is known"))
+		p.line("Not checked: version %d of %s on account %s (%s).", v.Version, name, v.Username, cmp.Or(v.Code, "no reason is known"))
 	}
 	if v.Reason != "" {
 		p.line("%s.", v.Reason)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
@@ -24,13 +25,13 @@ func whoamiText(w *wire.Whoami) string {
 		groups[i] = fmt.Sprint(g)
 	}
 	p.row("User", fmt.Sprintf("%s (uid %d, gid %d, groups %s), process %d",
-		or(w.Peer.User, "without a name"), w.Peer.UID, w.Peer.GID, orNone(groups), w.Peer.PID))
+		cmp.Or(w.Peer.User, "without a name"), w.Peer.UID, w.Peer.GID, orNone(groups), w.Peer.PID))
 	if w.Peer.Attested {
-		p.row("Program", or(w.Peer.Exe, "not known: "+or(w.Peer.NoExe, "no reason is known")))
+		p.row("Program", cmp.Or(w.Peer.Exe, "not known: "+cmp.Or(w.Peer.NoExe, "no reason is known")))
 		if w.Peer.SHA256 != "" || w.Peer.NoSHA256 != "" {
-			p.row("SHA-256", or(w.Peer.SHA256, "not known: "+w.Peer.NoSHA256))
+			p.row("SHA-256", cmp.Or(w.Peer.SHA256, "not known: "+w.Peer.NoSHA256))
 		}
-		p.row("Unit", or(w.Peer.Unit, "none: no system service"))
+		p.row("Unit", cmp.Or(w.Peer.Unit, "none: no system service"))
 	} else {
 		p.row("Program", "not known: the launcher does not answer")
 	}
@@ -40,7 +41,7 @@ func whoamiText(w *wire.Whoami) string {
 		}
 	}
 	if w.Client == "" {
-		p.row("Client entry", "none: "+or(w.Reason, "no entry matches"))
+		p.row("Client entry", "none: "+cmp.Or(w.Reason, "no entry matches"))
 	} else {
 		p.row("Client entry", w.Client)
 		p.row("May", orNone(w.May))
