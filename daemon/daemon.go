@@ -195,7 +195,7 @@ func serve(ctx context.Context, p parts, load func(context.Context) (*refresh.Re
 		p.startAll(start, refresher, doors)
 	}
 	<-ctx.Done()
-	p.tell(service.Stopping)
+	tell(p.log, service.Stopping)
 
 	shut, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
 	defer cancel()
@@ -271,7 +271,7 @@ func (p parts) answer(ctx context.Context, doors <-chan *net.UnixListener, begun
 				}
 			})
 			begun()
-			p.tell(service.Ready) // again after each session, which changes nothing
+			tell(p.log, service.Ready) // again after each session, which changes nothing
 			if p.config.SystemdSocket != "" {
 				p.credentials.session()
 			}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"batchwarden/installer/testbed"
 	"batchwarden/ipc/wire"
@@ -244,6 +245,17 @@ func TestFullDiskWithTheAuditFileOnIt(t *testing.T) {
 	want(t, call(t, b.Bed, b.Accounts.LSAM, "POST", "/v1/jobs", body(nil)), 503, wire.AuditUnavailable)
 	if a := call(t, b.Bed, testbed.Root, "GET", "/v1/health", nil); a.Status != 503 {
 		t.Errorf("health: %d %s", a.Status, a.Body)
+	}
+	// A configuration that cannot be written down is not taken, but tried again, and a signal does not wait for that.
+	first := configText(t, b.Bed)
+	replace(t, b.ConfigFile(), withClient(first, "more", b.Accounts.Stranger.Name))
+	want(t, call(t, b.Bed, testbed.Root, "POST", "/v1/reload", nil), 503, wire.AuditUnavailable)
+	replace(t, b.ConfigFile(), first)
+	ok(t, b.Daemon.Signal(syscall.SIGHUP))
+	for deadline := time.Now().Add(10 * time.Second); !strings.Contains(b.Daemon.LogText(), "configuration read again: nothing is another than before"); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("SIGHUP: the configuration was not read again")
+		}
 	}
 	next := b.change()
 	if s, err := b.Sync(); err != nil || s.Outcome != wire.LocalVaultUnwritable {

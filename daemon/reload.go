@@ -51,7 +51,7 @@ type reloader struct {
 	audit   *audit.Log
 	metrics *metrics.Metrics
 	log     *slog.Logger
-	asked   chan struct{} // something suggests to read again, later
+	asked   chan struct{} // what could not be written down before is to be tried again
 	started chan struct{} // closed when refresher is there
 
 	mu        sync.Mutex // held for the time of a reload; guards what follows
@@ -100,27 +100,15 @@ func (r *reloader) run(ctx context.Context, refresher *refresh.Refresher) error 
 		case <-ctx.Done():
 			return nil
 		case <-r.reading.Hangups:
-			r.tell(service.Reloading())
+			tell(r.log, service.Reloading())
 			by = audit.BySignal
 		case <-r.asked:
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-time.After(auditRetry):
-			}
 			by = audit.ByFile
 		}
 		r.reload(ctx, by, nil)
 		if by == audit.BySignal {
-			r.tell(service.Ready)
+			tell(r.log, service.Ready)
 		}
-	}
-}
-
-// tell tells the service manager; that it does not hear it changes nothing here.
-func (r *reloader) tell(states ...string) {
-	if err := service.Notify(states...); err != nil {
-		r.log.Error("the service manager was not told", "err", err)
 	}
 }
 
@@ -170,10 +158,7 @@ func (r *reloader) reload(ctx context.Context, by string, who *audit.Peer) (wire
 	record.Kind, record.Config.Changed, record.Config.Restart = audit.ConfigChanged, few(changed, mostFaults), restart
 	if err := r.audit.Append(record); err != nil {
 		r.log.Error("another configuration is not taken: its audit record cannot be written", "err", err)
-		select {
-		case r.asked <- struct{}{}:
-		default: // it is tried again anyway
-		}
+		r.askAgain()
 		return a, wire.NewProblem(wire.AuditUnavailable, "it could not be written down, so the configuration in force stays; it is tried again")
 	}
 	r.apply(ctx, next, changed)
@@ -183,6 +168,16 @@ func (r *reloader) reload(ctx context.Context, by string, who *audit.Peer) (wire
 	r.log.Info("configuration changed", "by", by, "changed", changed, "restart_needed", restart, "sha256", sum)
 	r.Tell(wire.ConfigChanged, words(changed, restart))
 	return a, nil
+}
+
+// askAgain has the configuration read again after some time. A reload by anybody else does not wait for that.
+func (r *reloader) askAgain() {
+	time.AfterFunc(auditRetry, func() {
+		select {
+		case r.asked <- struct{}{}:
+		default: // one that is asked for is enough
+		}
+	})
 }
 
 // apply puts the configuration into force.

@@ -4,15 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"strings"
 	"time"
 
 	"batchwarden/platform/service"
 )
 
 // tell tells the service manager; that it does not hear it changes nothing here.
-func (p parts) tell(states ...string) {
+func tell(log *slog.Logger, states ...string) {
 	if err := service.Notify(states...); err != nil {
-		p.log.Error("the service manager was not told", "err", err)
+		log.Error("the service manager was not told", "err", err)
 	}
 }
 
@@ -43,16 +45,11 @@ func (p parts) condition(ctx context.Context) (string, error) {
 	answered := make(chan string, 1)
 	go func() { // ends when the broker answers; the watchdog ends the process if it does not
 		h := p.broker.Health()
-		text := h.State
-		for i, reason := range h.Reasons {
-			if i == 0 {
-				text += ": "
-			} else {
-				text += "; "
-			}
-			text += reason.Detail
+		text := []string{h.State}
+		for _, reason := range h.Reasons {
+			text = append(text, reason.Detail)
 		}
-		answered <- text
+		answered <- strings.Replace(strings.Join(text, "; "), "; ", ": ", 1)
 	}()
 	select {
 	case text := <-answered:
