@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -88,6 +89,16 @@ type said struct {
 	status *wire.Status // nil: err says why
 	users  []wire.BatchUser
 	err    error
+}
+
+// problems are those of the status whose code begins like this. There has to be a status.
+func (s said) problems(begin string) (texts []string) {
+	for _, p := range s.status.Problems {
+		if strings.HasPrefix(p.Code, begin) {
+			texts = append(texts, p.Code+": "+p.Detail)
+		}
+	}
+	return texts
 }
 
 // running are our services' processes; nil where they are not to be seen.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"batchwarden/daemon/doctor"
@@ -181,7 +182,7 @@ func (d *diagnosis) others(context.Context) []doctor.Check {
 		switch {
 		case p.Code == "config.ignored", p.Code == wire.ConfigRestartNeeded:
 			notes = append(notes, finding(p))
-		case !hasAnyPrefix(p.Code, elsewhere):
+		case !slices.ContainsFunc(elsewhere, func(begin string) bool { return strings.HasPrefix(p.Code, begin) }):
 			faults = append(faults, finding(p))
 		}
 	}
@@ -192,13 +193,4 @@ func (d *diagnosis) others(context.Context) []doctor.Check {
 		return []doctor.Check{note(name, strings.Join(notes, "; "))}
 	}
 	return []doctor.Check{ok(name, "the service says of no other problem")}
-}
-
-func hasAnyPrefix(s string, all []string) bool {
-	for _, p := range all {
-		if strings.HasPrefix(s, p) {
-			return true
-		}
-	}
-	return false
 }

@@ -26,13 +26,7 @@ func (d *diagnosis) localVault(ctx context.Context) []doctor.Check {
 	dir := filepath.Join(d.config.StateDir, "vault")
 	s := d.status()
 	if s.status != nil {
-		var faults []string
-		for _, p := range s.status.Problems {
-			if strings.HasPrefix(p.Code, "local_vault.") {
-				faults = append(faults, p.Code+": "+p.Detail)
-			}
-		}
-		if len(faults) > 0 {
+		if faults := s.problems("local_vault."); len(faults) > 0 {
 			return []doctor.Check{problem(name, strings.Join(faults, "; "), fmt.Sprintf(mend, dir))}
 		}
 	}
@@ -111,13 +105,7 @@ func (d *diagnosis) audit(ctx context.Context) []doctor.Check {
 	file := d.config.Audit.File
 	s := d.status()
 	if s.status != nil {
-		var faults []string
-		for _, p := range s.status.Problems {
-			if strings.HasPrefix(p.Code, "audit.") {
-				faults = append(faults, p.Code+": "+p.Detail)
-			}
-		}
-		if len(faults) > 0 {
+		if faults := s.problems("audit."); len(faults) > 0 {
 			return []doctor.Check{problem(name, strings.Join(faults, "; "), "make room and see to "+file+": without its audit record nothing is done; df -h "+filepath.Dir(file))}
 		}
 	}

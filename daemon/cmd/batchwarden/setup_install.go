@@ -17,6 +17,7 @@ import (
 	"batchwarden/daemon/version"
 	"batchwarden/installer/linux"
 	"batchwarden/platform/account/create"
+	"batchwarden/platform/safefile"
 	"batchwarden/platform/service/manage"
 )
 
@@ -348,7 +349,7 @@ func (s *setup) place(f file, state placeState) error {
 	if err := os.MkdirAll(filepath.Dir(f.path), 0o755); err != nil {
 		return err
 	}
-	if err := replace(f); err != nil {
+	if err := safefile.WriteAtomic(f.path, f.text, f.mode); err != nil {
 		return err
 	}
 	switch state {

@@ -217,6 +217,3 @@ func keyPath(spec string) string {
 	}
 	return ""
 }
-
-// replace writes a file as it is to be, whole or not at all.
-func replace(f file) error { return safefile.WriteAtomic(f.path, f.text, f.mode) }

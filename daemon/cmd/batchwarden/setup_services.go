@@ -233,41 +233,32 @@ func (s *setup) why(err error, service manage.Service) error {
 }
 
 func (a *app) startCommand() *cobra.Command {
-	return a.controlCommand("start", "Start both services, and return when they are ready; for root", func(ctx context.Context, s *setup) error {
+	return a.controlCommand("start", "Start both services, and return when they are ready; for root", func(s *setup, ctx context.Context) error {
 		return s.startAll(ctx, false)
 	})
 }
 
 func (a *app) restartCommand() *cobra.Command {
-	return a.controlCommand("restart", "Restart both services; jobs go on; for root", func(ctx context.Context, s *setup) error {
+	return a.controlCommand("restart", "Restart both services; jobs go on; for root", func(s *setup, ctx context.Context) error {
 		return s.startAll(ctx, true)
 	})
 }
 
 func (a *app) stopCommand() *cobra.Command {
-	return a.controlCommand("stop", "Stop both services; jobs go on, and are taken up by the next start; for root", func(ctx context.Context, s *setup) error {
-		return s.stopAll(ctx)
-	})
+	return a.controlCommand("stop", "Stop both services; jobs go on, and are taken up by the next start; for root", (*setup).stopAll)
 }
 
-func (a *app) controlCommand(name, short string, f func(context.Context, *setup) error) *cobra.Command {
+func (a *app) controlCommand(name, short string, f func(*setup, context.Context) error) *cobra.Command {
 	var o setupOptions
 	cmd := &cobra.Command{
 		Use:   name,
 		Short: short,
 		Args:  cobra.NoArgs,
-		RunE: do(func(cmd *cobra.Command, _ []string) error {
-			s, err := a.newSetup(o)
-			if err != nil {
+		RunE: a.changing(&o, func(s *setup, ctx context.Context) error {
+			if err := s.installed(ctx, name != "stop"); err != nil {
 				return err
 			}
-			if err := s.installed(cmd.Context(), name != "stop"); err != nil {
-				return err
-			}
-			if err := f(cmd.Context(), s); err != nil {
-				return err
-			}
-			return a.show(s.report, s.report.text())
+			return f(s, ctx)
 		}),
 	}
 	cmd.Flags().DurationVar(&o.timeout, "timeout", setupTime, "how long each service may take")
