@@ -55,7 +55,8 @@ func (m *many) complete() error {
 	deadline := time.Now().Add(5 * time.Minute)
 	for some := false; !some && time.Now().Before(deadline); {
 		events, err := m.hear(time.Second)
-		if err != nil { // it does not listen yet
+		if err != nil { // it does not listen yet, or so much happened that what came next is not kept
+			m.heard = 0
 			time.Sleep(10 * time.Millisecond)
 		}
 		for _, e := range events {

@@ -37,6 +37,7 @@ func main() {
 		fmt.Fprintf(os.Stderr, "batchwarden-launcher: unexpected argument %q\n", flag.Arg(0))
 		os.Exit(64)
 	}
+	service.ShareProcessors()
 	hangups := service.Hangups() // from here on it does not end us
 	parts, again, err := assemble(*file, *limitsFile)
 	if err != nil {
