@@ -48,7 +48,6 @@ func main() {
 }
 
 func run(file string) int {
-	service.ShareProcessors()
 	hangups := service.Hangups() // from here on it does not end us
 	c, err := config.Load(file)
 	if err != nil {
