@@ -221,7 +221,7 @@ func (p parts) startAll(start func(string, func(context.Context) error), refresh
 			return nil
 		case <-time.After(settled):
 		}
-		service.ShareProcessors() // nobody waits for the beginning any more
+		service.ShareProcessors()     // nobody waits for the beginning any more
 		debug.SetGCPercent(gcPercent) // which collects at once
 		lockmem.Watch(ctx, watchEvery, func(err error) {
 			p.log.Error("the protection of this process's memory was undone", "err", err)
