@@ -169,6 +169,7 @@ func packaged(t *testing.T, old string) {
 	})
 	t.Run("kill the sync worker", func(t *testing.T) { m.killsWorker(t); job.goesOn(t, "the kill") })
 	t.Run("kill the PAM helper", func(t *testing.T) { m.killsHelper(t); job.goesOn(t, "the kill") })
+	t.Run("kill what becomes another user", func(t *testing.T) { m.killsBecome(t); job.goesOn(t, "the kill") })
 	t.Run("upgrade", func(t *testing.T) { m.upgrades(t, newer, number, job) })
 	t.Run("the job ends as it wants", job.ends)
 	t.Run("remove and purge", func(t *testing.T) { m.removes(t, before) })
@@ -250,6 +251,30 @@ func (m *installed) killsHelper(t *testing.T) {
 		t.Errorf("run says: %s", out)
 	}
 	m.sh(": <> /run/slow; rm /run/slow /etc/pam.d/slow") // what the module started ends
+}
+
+// killsBecome kills the program that becomes another user while a directory keeps it waiting, as one of NFS that is gone.
+func (m *installed) killsBecome(t *testing.T) {
+	// Whoever asks this file system for anything waits for its server, which there is none of.
+	server, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close() // then nobody waits any more
+	m.sh("mkdir /srv/stalled")
+	mount := exec.Command("nsenter", "--mount="+strings.TrimSuffix(m.Path(""), "root")+"ns/mnt", "--", "mount", "--internal-only",
+		"--types", "fuse", "--options", "fd=3,rootmode=40755,user_id=0,group_id=0,allow_other", "stalled", "/srv/stalled")
+	mount.ExtraFiles = []*os.File{server}
+	if text, err := mount.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, text)
+	}
+	out := m.sh("runuser -u " + m.b.Accounts.LSAM.Name + " -- /usr/bin/batchwarden run --realm opcon --subject " + testbed.User +
+		" --as payroll --dir /srv/stalled -- /bin/true 2>&1 & " + killed("batchwarden-become"))
+	if !strings.Contains(out, "launch.failed: ") || !strings.HasSuffix(out, "exit 125\n") {
+		t.Errorf("run says: %s", out)
+	}
+	m.asPayroll(t, "after that")
+	m.sh("umount --lazy /srv/stalled; rmdir /srv/stalled")
 }
 
 // killsWorker kills the sync worker, which waits for a Vault that has stopped.
