@@ -263,6 +263,9 @@ func (w *ward) usedSecret() func() {
 	return w.secret(id)
 }
 
+// lastSecret is good for the login of now, and for no other.
+func (w *ward) lastSecret() func() { return w.secret(w.newSecret(map[string]any{"num_uses": 1})) }
+
 func (w *ward) expiredSecret() func() {
 	id := w.newSecret(map[string]any{"ttl": "1s"})
 	w.asked(func(ctx context.Context) error {

@@ -129,6 +129,7 @@ func TestDoctor(t *testing.T) {
 		{"the clock is a day behind the server's", w.dayAhead, "clock", "behind Vault's", ""},
 		{"a secret_id that was used up", w.usedSecret, "vault.login", "invalid", "sync"},
 		{"a secret_id that has expired", w.expiredSecret, "vault.login", "invalid", "sync"},
+		{"a secret_id for one login", w.lastSecret, "vault.secret_id", "next login will be refused", ""},
 		{"no permission on a path", w.lostPermission, "vault.policy", "machines/db01", "sync"},
 		{"the mount is not there", w.noMount, "vault.policy", "machines/db01", "sync"},
 		{"a document that cannot be used", w.badDocument, "documents", "batch_users/odd", ""},

@@ -85,6 +85,9 @@ func (s syncer) wire(state refresh.State) wire.Sync {
 		LastSweep: state.LastSweep, NextAttempt: state.NextAttempt, OfflineSince: state.OfflineSince,
 		Changed: state.Changed, Removed: state.Removed, Requests: state.Requests, TokenExpires: state.TokenExpires,
 	}
+	if state.SecretID != nil {
+		w.SecretID = (*wire.SecretID)(state.SecretID)
+	}
 	for _, f := range state.Faults {
 		w.Faults = append(w.Faults, wire.Finding{Code: "document.refused", Path: f.Path, Detail: f.Detail})
 	}

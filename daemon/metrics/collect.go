@@ -108,6 +108,14 @@ func (m *Metrics) vault(p *page, s *wire.Status, now time.Time) {
 	if !s.Sync.TokenExpires.IsZero() {
 		p.value(s.Sync.TokenExpires.Sub(now).Seconds())
 	}
+	p.gauge("batchwarden_secret_id_remaining_seconds", "Until the secret_id that the machine logs in with expires, 0 when it is gone; not there while it has no end or that is not known.")
+	switch about := s.Sync.SecretID; {
+	case about == nil:
+	case about.Gone:
+		p.value(0)
+	case !about.Expires.IsZero():
+		p.value(max(0, about.Expires.Sub(now).Seconds()))
+	}
 	p.gauge("batchwarden_local_vault_records", "Records in the local vault.")
 	p.value(float64(s.LocalVault.Records))
 	p.gauge("batchwarden_local_vault_bytes", "Size of the local vault.")

@@ -34,6 +34,7 @@ resource "vault_policy" "machine" {
     path "${var.mount}/data/platforms/{{identity.entity.metadata.platform}}/*" { capabilities = ["read"] }
     path "${var.mount}/metadata/platforms/{{identity.entity.metadata.platform}}/*" { capabilities = ["read", "list"] }
     path "identity/entity/id/{{identity.entity.id}}" { capabilities = ["read"] }
+    path "auth/${var.auth_mount}/role/{{identity.entity.metadata.machine}}/secret-id/lookup" { capabilities = ["update"] }
   EOT
 }
 

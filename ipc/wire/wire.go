@@ -326,6 +326,14 @@ type Sync struct {
 	Requests     int       `json:"requests"`
 	Faults       []Finding `json:"faults,omitempty"`
 	TokenExpires time.Time `json:"token_expires,omitzero"`
+	SecretID     *SecretID `json:"secret_id,omitempty"` // absent: none is used, or Vault does not tell
+}
+
+// SecretID is how long the secret_id that the machine logs in with is good, as of the last login or renewal.
+type SecretID struct {
+	Gone    bool      `json:"gone,omitempty"`   // used up, expired or destroyed: the next login will be refused
+	Expires time.Time `json:"expires,omitzero"` // absent: never
+	Uses    int       `json:"uses,omitempty"`   // logins that are left; absent: any number
 }
 
 // HostKey is the body of POST /v1/rekey, beside the pipe that holds the key,

@@ -22,12 +22,13 @@ func rulesOf(text, mount, authMount string) string {
 }
 
 // machineRules let a machine read its own scope, its first platform's and its own
-// identity; {{…}} is filled in by Vault for the token that asks.
+// identity, and how long its secret_id is good; {{…}} is filled in by Vault for the token that asks.
 const machineRules = `path "<mount>/data/machines/{{identity.entity.metadata.machine}}/*" { capabilities = ["read"] }
 path "<mount>/metadata/machines/{{identity.entity.metadata.machine}}/*" { capabilities = ["read", "list"] }
 path "<mount>/data/platforms/{{identity.entity.metadata.platform}}/*" { capabilities = ["read"] }
 path "<mount>/metadata/platforms/{{identity.entity.metadata.platform}}/*" { capabilities = ["read", "list"] }
 path "identity/entity/id/{{identity.entity.id}}" { capabilities = ["read"] }
+path "auth/<auth>/role/{{identity.entity.metadata.machine}}/secret-id/lookup" { capabilities = ["update"] }
 `
 
 // scopeRules let a machine read one group, or a platform that is not its first.

@@ -109,7 +109,15 @@ type Report struct {
 	Token        *sealed.Token `json:"token,omitempty"`      // for the next worker; nil: keep none
 	KeepToken    bool          `json:"keep_token,omitempty"` // instead of Token: the one of the task is still the one
 	TokenExpires time.Time     `json:"token_expires,omitzero"`
+	SecretID     *SecretID     `json:"secret_id,omitempty"` // nil: none is used, or Vault does not tell
 	Requests     int           `json:"requests"`
+}
+
+// SecretID is how long the secret_id that the machine logs in with is good, as of the last login or renewal.
+type SecretID struct {
+	Gone    bool      `json:"gone,omitempty"`   // it was used up, expired or destroyed: the next login will be refused
+	Expires time.Time `json:"expires,omitzero"` // zero: never
+	Uses    int       `json:"uses,omitempty"`   // logins that are left; 0: any number
 }
 
 // Scope is the outcome for one scope. Read means that its lists and metadata

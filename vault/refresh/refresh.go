@@ -104,6 +104,7 @@ type State struct {
 	Requests     int     // of the last attempt
 	Faults       []Fault // documents that were refused; the last good ones stay in force
 	TokenExpires time.Time
+	SecretID     *errand.SecretID // as of the last login or renewal; nil: not known
 	WentBack     string // what is known of it; "" when the local vault did not
 }
 
@@ -299,7 +300,7 @@ func (r *Refresher) attempt(ctx context.Context, t task) State {
 	}
 	report := &brought.report
 	if !report.TokenExpires.IsZero() {
-		s.TokenExpires = report.TokenExpires
+		s.TokenExpires, s.SecretID = report.TokenExpires, report.SecretID
 	}
 	s.Requests = report.Requests
 	done, err := r.accept(ctx, t, brought)

@@ -110,7 +110,7 @@ func (r *Refresher) lookAgain(ctx context.Context, ids []snapshot.ID) {
 	}
 	after := r.attempt(ctx, t)
 	// It says nothing about the rest.
-	s.Faults, s.TokenExpires, s.WentBack = after.Faults, after.TokenExpires, after.WentBack
+	s.Faults, s.TokenExpires, s.SecretID, s.WentBack = after.Faults, after.TokenExpires, after.SecretID, after.WentBack
 	r.publish(s)
 }
 

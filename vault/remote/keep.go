@@ -106,7 +106,7 @@ func (r *run) keepNow() *trouble {
 // changed, else word that nothing did.
 func (r *run) leave(report *errand.Report) error {
 	if r.session != nil {
-		report.TokenExpires = r.session.expires()
+		report.TokenExpires, report.SecretID = r.session.expires(), r.session.SecretID
 		if r.session.Print != "" {
 			r.keep.Session = r.session
 		}

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"net/http"
 	"strings"
 	"time"
 
@@ -22,6 +23,8 @@ type session struct {
 	Full    time.Duration `json:"full"`  // what life was at login
 	Renew   bool          `json:"renew"`
 	Machine bool          `json:"machine"` // it was seen to be this machine's
+
+	SecretID *errand.SecretID `json:"secret_id,omitempty"` // that it came from, where the server tells
 
 	entity   string // of the answer that gave it
 	metadata map[string]string
@@ -153,6 +156,7 @@ func (r *run) logIn(ctx context.Context) *trouble {
 	life := time.Duration(got.Auth.LeaseDuration) * time.Second
 	r.use(&session{Token: got.Auth.ClientToken, Print: l.print, From: now, Life: life, Full: life,
 		Renew: got.Auth.Renewable, entity: got.Auth.EntityID, metadata: got.Auth.Metadata, fresh: true})
+	r.session.SecretID = r.lookUpSecretID(ctx, got.Auth.Metadata["role_name"])
 	return nil
 }
 
@@ -174,9 +178,40 @@ func (r *run) renew(ctx context.Context) *trouble {
 		s := *r.session
 		s.From, s.Life, s.Renew = now, time.Duration(got.Auth.LeaseDuration)*time.Second, got.Auth.Renewable
 		s.entity, s.Machine = got.Auth.EntityID, false
+		s.SecretID = r.lookUpSecretID(ctx, got.Auth.Metadata["role_name"])
 		r.session = &s
 	}
 	return nil
+}
+
+// lookUpSecretID asks how long the secret_id that the machine logs in with is good. It is for people: where the server
+// does not tell, nothing is known, and the run goes on.
+func (r *run) lookUpSecretID(ctx context.Context, role string) *errand.SecretID {
+	secretID, ok := r.login.body["secret_id"]
+	mount, isLogin := strings.CutSuffix(r.login.path, "/login")
+	if !ok || !isLogin || role == "" || strings.Contains(role, "/") {
+		return nil
+	}
+	if machine := r.source.conf.Machine; strings.EqualFold(role, machine) {
+		role = machine // servers write a role's name small, and allow us the path with ours
+	}
+	a, t := r.client.do(ctx, mount+"/role/"+role+"/secret-id/lookup", nil, map[string]any{"secret_id": secretID})
+	switch {
+	case t != nil || a.status >= 400:
+		return nil
+	case a.status == http.StatusNoContent:
+		return &errand.SecretID{Gone: true}
+	}
+	var got struct {
+		Data struct {
+			Expires time.Time `json:"expiration_time"` // the year 1: never
+			Uses    int       `json:"secret_id_num_uses"`
+		} `json:"data"`
+	}
+	if unmarshal(a, &got) != nil {
+		return nil
+	}
+	return &errand.SecretID{Expires: got.Data.Expires, Uses: got.Data.Uses}
 }
 
 // lookUp asks the server about the token. alive is false when the server knows no such token.

@@ -295,6 +295,32 @@ func tokens(t *testing.T, newSource NewSource) {
 		expect(t, m, 1, 0) // a rotated secret_id is taken up
 		expect(t, m, 0, 0)
 	})
+	t.Run("how_long_the_secret_id_is_good", func(t *testing.T) {
+		m := newMachine(t, newSource, s, "Bounded", vaulttest.MachineOptions{})
+		issue := func(bounds map[string]any) {
+			res, err := s.Root().Logical().WriteWithContext(ctx, "auth/approle/role/Bounded/secret-id", bounds)
+			must(t, err)
+			must(t, os.WriteFile(m.conf.Auth.SecretIDFile, []byte(res.Data["secret_id"].(string)), 0o600))
+		}
+		if r := m.syncOK(); r.SecretID == nil || *r.SecretID != (errand.SecretID{}) {
+			t.Errorf("one without bounds: %+v", r.SecretID)
+		}
+		issue(map[string]any{"ttl": "2h", "num_uses": 3})
+		for range 2 { // the second does not log in
+			if r := m.syncOK(); r.SecretID == nil || r.SecretID.Gone || r.SecretID.Uses != 2 || time.Until(r.SecretID.Expires).Round(time.Hour) != 2*time.Hour {
+				t.Errorf("one with bounds: %+v", r.SecretID)
+			}
+		}
+		issue(map[string]any{"num_uses": 1})
+		if r := m.syncOK(); r.SecretID == nil || !r.SecretID.Gone {
+			t.Errorf("one that was used up: %+v", r.SecretID)
+		}
+		must(t, s.SetRules(ctx, "Bounded", vaulttest.Rule{Path: "auth/approle/role/Bounded/secret-id/lookup", Capabilities: []string{"deny"}}))
+		issue(nil)
+		if r := m.syncOK(); r.SecretID != nil {
+			t.Errorf("where Vault does not tell: %+v", r.SecretID)
+		}
+	})
 	t.Run("renewed", func(t *testing.T) {
 		m := newMachine(t, newSource, s, "short", vaulttest.MachineOptions{TokenTTL: 160 * time.Second})
 		expect(t, m, 1, 0)
