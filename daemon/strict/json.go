@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -149,10 +150,18 @@ func (d *Document) brokenJSON(cur *cursor, err error) {
 		if syntax.Offset > int64(cur.at) {
 			cur.advance(int(syntax.Offset) - 1)
 		}
-		d.add(cur.line, cur.col, "", "is not JSON: "+syntax.Error())
+		d.add(cur.line, cur.col, "", "is not JSON: "+syntax.Error()+d.asJSON())
 	default:
-		d.add(cur.line, cur.col, "", "is not JSON: "+err.Error())
+		d.add(cur.line, cur.col, "", "is not JSON: "+err.Error()+d.asJSON())
 	}
+}
+
+// asJSON says why a file whose name promises YAML was read as JSON.
+func (d *Document) asJSON() string {
+	if ext := filepath.Ext(d.file); ext != ".yaml" && ext != ".yml" {
+		return ""
+	}
+	return "; what begins with { or [ is read as JSON, not as YAML"
 }
 
 func (d *Document) nothingAfter(cur *cursor) bool {

@@ -317,6 +317,16 @@ func TestUnits(t *testing.T) {
 	}
 }
 
+// TestYAMLThatIsReadAsJSON: a file named YAML says why it is not read so.
+func TestYAMLThatIsReadAsJSON(t *testing.T) {
+	const why = "what begins with { or [ is read as JSON, not as YAML"
+	for file, want := range map[string]bool{"p.yaml": true, "p.yml": true, "p.json": false} {
+		if _, err := Parse(file, []byte("{model: opcon}")); err == nil || strings.Contains(err.Error(), why) != want {
+			t.Errorf("%s: %v", file, err)
+		}
+	}
+}
+
 // TestTenMegabytes: what a document costs grows with its size, and not faster.
 func TestTenMegabytes(t *testing.T) {
 	const big, parts = 10 << 20, 8
