@@ -174,6 +174,9 @@ func TestInstall(t *testing.T) {
 	if out := m.ok(install...); !strings.Contains(out, "Nothing had to be changed") || strings.Contains(out, "done") {
 		t.Errorf("a second run says: %s", out)
 	}
+	if r := m.Command("/usr/bin/batchwarden", "status"); r.Code == 0 || !strings.Contains(r.Out, "realm.none: ") || !strings.Contains(r.Out, "Name the controllers of this machine under realms") {
+		t.Errorf("status without a realm: %+v", r)
+	}
 	m.configure()
 
 	t.Run("memfd_secret, and no problem but none expected", func(t *testing.T) {

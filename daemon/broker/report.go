@@ -43,7 +43,10 @@ func (b *Broker) Health() wire.Health {
 	if refusal := b.suspended(); refusal != nil {
 		bad(refusal.Code, refusal.Detail)
 	}
-	if v := b.view.Load(); !b.anyPolicy(v) {
+	switch v := b.view.Load(); {
+	case len(v.config.Realms) == 0:
+		bad(noRealm, "the configuration names no controller of this machine")
+	case !b.anyPolicy(v):
 		bad(wire.PolicyInvalid, "no realm has a policy that can decide")
 	}
 	if h.Healthy = len(h.Reasons) == 0; b.Audit.Low() != "" {
@@ -52,8 +55,11 @@ func (b *Broker) Health() wire.Health {
 	return h
 }
 
-// roomLow is the code of a disk that will not take audit records for long.
-const roomLow = "audit.room_low"
+// Codes of findings: a disk that will not take audit records for long, and a configuration that nothing can be decided by.
+const (
+	roomLow = "audit.room_low"
+	noRealm = "realm.none"
+)
 
 func (b *Broker) anyPolicy(v *view) bool {
 	for realm := range v.config.Realms {

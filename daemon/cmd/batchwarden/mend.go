@@ -44,6 +44,7 @@ var nextByFinding = map[string]string{
 	"launcher.problem":       "Mend what is named; limits.yaml is read again when it has changed.",
 	wire.MachineSuspended:    "batchwarden resume starts jobs again.",
 	wire.LauncherUnavailable: "Start batchwarden-launcher, or see in its log why it ended.",
+	"realm.none":             "Name the controllers of this machine under realms in the configuration, and their agents under clients.",
 	wire.PolicyInvalid:       "Put a policy for one of the realms into Vault: batchwarden admin policy; then batchwarden sync.",
 	wire.PolicyStale:         "Mend what keeps Vault from answering, then batchwarden sync.",
 }

@@ -120,23 +120,28 @@ func (s *setup) installServices(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range []string{launcherUnit, daemonUnit, socketUnit} { // the launcher's brings the socket's along
+	var enabled []string
+	for _, name := range []string{socketUnit, launcherUnit, daemonUnit} { // the launcher's would bring the socket's along unsaid
 		u, err := manage.Show(ctx, name)
 		if err != nil {
 			return err
 		}
 		reload = reload || u.Stale
-		if u.Enabled != "enabled" {
-			if err := manage.Control(ctx, "enable", name); err != nil {
-				return err
-			}
-			s.did("%s is started with the machine", name)
+		if u.Enabled == "enabled" {
+			enabled = append(enabled, name)
+			continue
 		}
+		if err := manage.Control(ctx, "enable", name); err != nil {
+			return err
+		}
+		s.did("%s is started with the machine", name)
+	}
+	if len(enabled) > 0 {
+		s.left("started with the machine: %s", strings.Join(enabled, ", "))
 	}
 	if reload {
 		return manage.Control(ctx, "daemon-reload")
 	}
-	s.left("started with the machine: %s, %s, %s", launcherUnit, daemonUnit, socketUnit)
 	return nil
 }
 
