@@ -105,7 +105,7 @@ type State struct {
 	Faults       []Fault // documents that were refused; the last good ones stay in force
 	TokenExpires time.Time
 	SecretID     *errand.SecretID // as of the last login or renewal; nil: not known
-	WentBack     string // what is known of it; "" when the local vault did not
+	WentBack     string           // what is known of it; "" when the local vault did not
 }
 
 // Fault is a document in Vault that this machine cannot use.
