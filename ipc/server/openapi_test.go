@@ -41,7 +41,7 @@ var described = map[string]any{
 	"BatchUser": wire.BatchUser{}, "BatchUsers": wire.BatchUsers{}, "Health": wire.Health{}, "Finding": wire.Finding{},
 	"Whoami": wire.Whoami{}, "Peer": wire.Peer{}, "Status": wire.Status{}, "Sync": wire.Sync{}, "BatchUserCount": wire.BatchUserCount{},
 	"Policy": wire.Policy{}, "Memory": wire.Memory{}, "LocalVault": wire.LocalVault{}, "Launcher": wire.Launcher{},
-	"JobCount": wire.JobCount{}, "Match": wire.Match{}, "Event": wire.Event{}, "Events": wire.Events{}, "Suspension": wire.Suspension{},
+	"JobCount": wire.JobCount{}, "Match": wire.Match{}, "Event": wire.Event{}, "Events": wire.Events{}, "Suspension": wire.Suspension{}, "SecretID": wire.SecretID{},
 	"Check": wire.Check{}, "DryRun": wire.DryRun{}, "Explains": wire.Explains{}, "Problem": wire.Problem{}, "HostKey": wire.HostKey{}, "Verified": wire.Verified{}, "Suspend": wire.Suspend{}, "SetLogLevel": wire.SetLogLevel{}, "LogLevel": wire.LogLevel{},
 	"Reload": wire.Reload{}, "ConfigFault": wire.ConfigFault{},
 }
