@@ -324,6 +324,7 @@ type Sync struct {
 	Changed      int       `json:"changed"` // of the last attempt
 	Removed      int       `json:"removed"`
 	Requests     int       `json:"requests"`
+	Arrived      int       `json:"arrived,omitempty"` // documents that the attempt being made has brought so far
 	Faults       []Finding `json:"faults,omitempty"`
 	TokenExpires time.Time `json:"token_expires,omitzero"`
 	SecretID     *SecretID `json:"secret_id,omitempty"` // absent: none is used, or Vault does not tell

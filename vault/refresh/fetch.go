@@ -179,6 +179,7 @@ func (r *Refresher) receive(ctx context.Context, in *os.File, b *brought, asked 
 			return err
 		case m.Put != nil:
 			b.records = append(b.records, *m.Put)
+			r.arrived.Add(1)
 		case m.Token != nil:
 			b.token = true
 			r.keepToken(ctx, m.Token)

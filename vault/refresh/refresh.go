@@ -102,6 +102,7 @@ type State struct {
 	Changed      int       // documents that the last attempt replaced
 	Removed      int
 	Requests     int     // of the last attempt
+	Arrived      int     // documents that the attempt being made has brought so far
 	Faults       []Fault // documents that were refused; the last good ones stay in force
 	TokenExpires time.Time
 	SecretID     *errand.SecretID // as of the last login or renewal; nil: not known
@@ -120,6 +121,7 @@ type Refresher struct {
 	inside   chan func(context.Context) // something to be done between attempts
 	renewed  chan struct{}              // there are other settings
 	set      atomic.Pointer[Settings]
+	arrived  atomic.Int64 // see State
 
 	// Guards what is below.
 	mu     sync.Mutex
@@ -185,7 +187,9 @@ func (r *Refresher) serves(scope string) bool { return slices.Contains(r.setting
 func (r *Refresher) State() State {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.state
+	s := r.state
+	s.Arrived = int(r.arrived.Load())
+	return s
 }
 
 // Kick suggests an attempt before the next one is due.
@@ -289,6 +293,7 @@ func (r *Refresher) attempt(ctx context.Context, t task) State {
 	s := r.State()
 	s.LastAttempt, s.Changed, s.Removed, s.Requests = r.o.Clock.Now(), 0, 0, 0
 	s.WentBack = r.witness(ctx, s.WentBack)
+	defer r.arrived.Store(0)
 	brought, err := r.fetch(ctx, t)
 	if err != nil {
 		r.done(t, r.o.Clock.Now(), false, false)

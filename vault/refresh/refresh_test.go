@@ -3,6 +3,7 @@ package refresh
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -36,6 +37,7 @@ type entry struct {
 // that does it in earnest is tested in daemon/cmd/batchwarden-sync.
 type play struct {
 	answer func(*errand.Task) (answer, error)
+	put    func() // after each document, if not nil
 	tasks  []errand.Task
 	asks   bool           // for what is known
 	again  bool           // asks a second time
@@ -90,6 +92,9 @@ func (p *play) Sync(_ context.Context, stdin, stdout *os.File) error {
 		}
 		if err := out.Message(errand.Message{Put: &record}); err != nil {
 			return err
+		}
+		if p.put != nil {
+			p.put()
 		}
 	}
 	if a.report.Token != nil {
@@ -454,5 +459,25 @@ func TestAWorkerThatAsksTwice(t *testing.T) {
 	h.worker.again = false
 	if s := h.sync(wholeScope(), batchUser("payroll", 2)); s.Code != OK || h.version("payroll") != 2 {
 		t.Errorf("the next one: %+v", s)
+	}
+}
+
+// TestHowFarASyncHasCome: the state counts the documents while they arrive, and none when the sync is over.
+func TestHowFarASyncHasCome(t *testing.T) {
+	h := newHost(t)
+	all := make([]entry, 1000) // more than the worker holds back to write at once
+	for i := range all {
+		all[i] = batchUser(fmt.Sprintf("payroll-%03d", i), 1)
+	}
+	left, seen := len(all), 0
+	h.worker.put = func() {
+		left--
+		for deadline := time.Now().Add(10 * time.Second); left == 0 && seen == 0 && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+			seen = h.r.State().Arrived
+		}
+	}
+	s := h.sync(wholeScope(), all...)
+	if seen == 0 || seen > len(all) || s.Changed != len(all) || s.Arrived != 0 || h.r.State().Arrived != 0 {
+		t.Errorf("seen %d of %d, at the end %d and %d", seen, s.Changed, s.Arrived, h.r.State().Arrived)
 	}
 }

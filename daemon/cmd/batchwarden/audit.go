@@ -70,7 +70,7 @@ and every end in that journal has its record.`,
 			if err != nil {
 				return err
 			}
-			done := a.working("Reading the audit log")
+			done := a.working("Reading the audit log", nil)
 			v, err := a.verifyAudit(log, state)
 			done()
 			if err != nil {

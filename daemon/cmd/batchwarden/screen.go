@@ -12,15 +12,15 @@ import (
 const progressAfter = 700 * time.Millisecond
 
 // working says on a terminal, and nowhere else, that something takes long; what it returns takes the words away again.
-// They are on stderr: stdout is the answer's.
-func (a *app) working(what string) (done func()) {
+// They are on stderr: stdout is the answer's. How far it has come is asked for each time; nil: that is not known.
+func (a *app) working(what string, far func() string) (done func()) {
 	if !onTerminal(a.errs) {
 		return func() {}
 	}
 	end := make(chan struct{})
 	var shown sync.WaitGroup
 	shown.Go(func() { // ends with done
-		progress(a.errs, what, progressAfter, end)
+		progress(a.errs, what, far, progressAfter, end)
 	})
 	return sync.OnceFunc(func() {
 		close(end)
@@ -29,7 +29,7 @@ func (a *app) working(what string) (done func()) {
 }
 
 // progress writes what is done and for how long, every so often until end is closed.
-func progress(w io.Writer, what string, every time.Duration, end <-chan struct{}) {
+func progress(w io.Writer, what string, far func() string, every time.Duration, end <-chan struct{}) {
 	begun := time.Now()
 	tick := time.NewTicker(every)
 	defer tick.Stop()
@@ -42,7 +42,11 @@ func progress(w io.Writer, what string, every time.Duration, end <-chan struct{}
 			}
 			return
 		case <-tick.C:
-			fmt.Fprintf(w, "\r\x1b[K%s … %s", what, span(time.Since(begun)))
+			text := fmt.Sprintf("%s … %s", what, span(time.Since(begun)))
+			if far != nil {
+				text += far()
+			}
+			fmt.Fprint(w, "\r\x1b[K"+text)
 			written = true
 		}
 	}

@@ -178,19 +178,19 @@ func TestProgress(t *testing.T) {
 	w, end, ended := &told{once: make(chan struct{})}, make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
-		progress(w, "Asking Vault", time.Millisecond, end)
+		progress(w, "Asking Vault", func() string { return ", 7 documents" }, time.Millisecond, end)
 	}()
 	<-w.once
 	close(end)
 	<-ended
-	if got := w.String(); !strings.Contains(got, "Asking Vault … ") || !strings.HasSuffix(got, "\r\x1b[K") {
+	if got := w.String(); !strings.Contains(got, "Asking Vault … ") || !strings.Contains(got, ", 7 documents") || !strings.HasSuffix(got, "\r\x1b[K") {
 		t.Errorf("got %q", got)
 	}
 	w, end = &told{}, make(chan struct{})
 	close(end)
-	progress(w, "Asking Vault", time.Hour, end)
+	progress(w, "Asking Vault", nil, time.Hour, end)
 	var file bytes.Buffer
-	(&app{errs: &file}).working("Asking Vault")()
+	(&app{errs: &file}).working("Asking Vault", nil)()
 	if w.Len()+file.Len() > 0 {
 		t.Errorf("got %q and %q", w.String(), file.String())
 	}

@@ -16,7 +16,7 @@ func (a *app) syncCommand() *cobra.Command {
 		Short: "Ask Vault now; returns when what changed is in force",
 		Args:  cobra.NoArgs,
 		RunE: a.ask(func(ctx context.Context, c *client.Client, _ []string) error {
-			done := a.working("Asking Vault")
+			done := a.working("Asking Vault", func() string { return arrived(ctx, c) })
 			s, err := c.Sync(ctx)
 			done()
 			if err != nil {
@@ -25,6 +25,15 @@ func (a *app) syncCommand() *cobra.Command {
 			return a.answer(s, a.syncText(s), s.Outcome == "ok")
 		}),
 	}
+}
+
+// arrived is how far a sync that is being made has come; "" where that is not told.
+func arrived(ctx context.Context, c *client.Client) string {
+	s, err := within(ctx, progressAfter/2, c.Status)
+	if err != nil || s.Sync.Arrived == 0 {
+		return ""
+	}
+	return ", " + counted(s.Sync.Arrived, "document")
 }
 
 func (a *app) syncText(s *wire.Sync) string {

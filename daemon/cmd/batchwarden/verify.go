@@ -26,7 +26,7 @@ A version that is found wrong is looked for in Vault once more, and is then not 
 somebody reports it as accepted, or an operator syncs. Jobs start all the same: they need no password.`,
 		Args: cobra.ExactArgs(1),
 		RunE: a.ask(func(ctx context.Context, c *client.Client, args []string) error {
-			done := a.working("Asking PAM")
+			done := a.working("Asking PAM", nil)
 			v, err := c.Verify(ctx, args[0])
 			done()
 			if err != nil {
