@@ -110,7 +110,7 @@ func TestPoliciesAreTheSameEverywhere(t *testing.T) {
 		server, err := b.server.Root().Sys().GetPolicyWithContext(ctx, c.name)
 		must(t, err)
 		printed := policyIn(t, c.name)
-		tf := strings.NewReplacer("${var.mount}", "batch", "${each.value}", c.each).Replace(terraform[resource])
+		tf := strings.NewReplacer("${var.mount}", "batch", "${var.auth_mount}", "approle", "${each.value}", c.each).Replace(terraform[resource])
 		for where, other := range map[string]string{"printed": printed, "terraform": tf} {
 			if got := rules(other); !slices.Equal(got, rules(server)) || len(got) == 0 {
 				t.Errorf("%s %s:\n%q\nwant\n%q", where, c.name, got, rules(server))
