@@ -83,10 +83,7 @@ func (s syncer) wire(state refresh.State) wire.Sync {
 	w := wire.Sync{
 		Outcome: state.Code, Detail: state.Detail, Address: s.address(), LastSuccess: state.LastSuccess, LastAttempt: state.LastAttempt,
 		LastSweep: state.LastSweep, NextAttempt: state.NextAttempt, OfflineSince: state.OfflineSince,
-		Changed: state.Changed, Removed: state.Removed, Requests: state.Requests, Arrived: state.Arrived, TokenExpires: state.TokenExpires,
-	}
-	if state.SecretID != nil {
-		w.SecretID = (*wire.SecretID)(state.SecretID)
+		Changed: state.Changed, Removed: state.Removed, Requests: state.Requests, Arrived: state.Arrived, TokenExpires: state.TokenExpires, SecretID: (*wire.SecretID)(state.SecretID),
 	}
 	for _, f := range state.Faults {
 		w.Faults = append(w.Faults, wire.Finding{Code: "document.refused", Path: f.Path, Detail: f.Detail})
