@@ -87,6 +87,7 @@ type many struct {
 	bounds
 	names    []string
 	versions map[string]int
+	policy   int // version of the policy
 	root     *http.Client
 	lsam     *http.Client
 	heard    uint64 // the last event
@@ -144,7 +145,7 @@ func (m *many) write(name string) error {
 func (m *many) index() error {
 	ctx := context.Background()
 	return errors.Join(
-		m.Vault.PutIndex(ctx, testbed.Scope, map[string]any{"batch_users": m.versions, "policies": map[string]int{testbed.Realm: 1}}),
+		m.Vault.PutIndex(ctx, testbed.Scope, map[string]any{"batch_users": m.versions, "policies": map[string]int{testbed.Realm: m.policy}}),
 		m.Vault.PutIndex(ctx, "platforms/unix", map[string]any{"batch_users": map[string]int{}, "policies": map[string]int{}}),
 	)
 }
@@ -163,7 +164,16 @@ func (m *many) fill() error {
 	doc := testbed.Policy()
 	logins := doc["roles"].(map[string]any)["payroll-ops"].(map[string]any)["batch_users"].(map[string]any)
 	logins["unix"] = append(logins["unix"].([]string), "users/"+m.names[0])
-	return errors.Join(m.Vault.PutPolicy(context.Background(), testbed.Scope, testbed.Realm, doc), m.index())
+	ctx := context.Background()
+	if err := m.Vault.PutPolicy(ctx, testbed.Scope, testbed.Realm, doc); err != nil {
+		return err
+	}
+	about, err := m.Vault.Root().KVv2(vaulttest.Mount).GetMetadata(ctx, testbed.Scope+"/policies/"+testbed.Realm)
+	if err != nil {
+		return err
+	}
+	m.policy = about.CurrentVersion
+	return m.index()
 }
 
 // firstSync starts a daemon that has nothing until it has everything, and
