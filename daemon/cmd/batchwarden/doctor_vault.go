@@ -227,7 +227,7 @@ func (d *diagnosis) login(context.Context) []doctor.Check {
 	const login, policy, scopes, token, secret = "vault.login", "vault.policy", "vault.scopes", "vault.token", "vault.secret_id"
 	s := d.status()
 	if s.status == nil {
-		return append(s.unsaid(login, policy, scopes, token), d.secret(secret, s)...)
+		return append(s.unsaid(login, policy, scopes, token), d.secret(secret, s))
 	}
 	machine, y := s.status.Machine, s.status.Sync
 	by := func(name, good, mend string, codes ...string) doctor.Check {
@@ -253,7 +253,7 @@ func (d *diagnosis) login(context.Context) []doctor.Check {
 	if c := &checks[2]; c.Result == doctor.OK && y.Detail != "" && s.status.BatchUsers.Total == 0 {
 		*c = problem(scopes, y.Detail, "batchwarden admin machine add "+machine+" takes it in again; then batchwarden sync")
 	}
-	return append(append(checks, d.token(token, y)), d.secret(secret, s)...)
+	return append(checks, d.token(token, y), d.secret(secret, s))
 }
 
 func (d *diagnosis) token(name string, y wire.Sync) doctor.Check {
@@ -273,20 +273,20 @@ func (d *diagnosis) token(name string, y wire.Sync) doctor.Check {
 }
 
 // secret tells how long what the machine logs in with is good.
-func (d *diagnosis) secret(name string, s said) []doctor.Check {
+func (d *diagnosis) secret(name string, s said) doctor.Check {
 	if d.config == nil {
-		return unconfigured(name)
+		return unconfigured(name)[0]
 	}
 	if m := d.config.Vault.Auth.Method; m != config.AuthAppRole {
-		return []doctor.Check{ok(name, "none is used: vault.auth.method is "+m)}
+		return ok(name, "none is used: vault.auth.method is "+m)
 	}
 	if s.status == nil {
-		return s.unsaid(name)
+		return s.unsaid(name)[0]
 	}
 	mend := "batchwarden admin machine rotate " + s.status.Machine + " issues another one; put it where vault.auth says; then batchwarden sync"
 	about := s.status.Sync.SecretID
 	if about == nil {
-		return []doctor.Check{unknown(name, "Vault did not tell this machine at the last login how long it is good", "batchwarden admin init lets machines ask for it; the next login does")}
+		return unknown(name, "Vault did not tell this machine at the last login how long it is good", "batchwarden admin init lets machines ask for it; the next login does")
 	}
 	left, ends := about.Expires.Sub(d.app.now()), !about.Expires.IsZero()
 	text := "it has no end"
@@ -298,13 +298,13 @@ func (d *diagnosis) secret(name string, s said) []doctor.Check {
 	}
 	switch {
 	case about.Gone:
-		return []doctor.Check{problem(name, "it was used up, expired or destroyed: the next login will be refused", mend)}
+		return problem(name, "it was used up, expired or destroyed: the next login will be refused", mend)
 	case ends && left <= 0:
-		return []doctor.Check{problem(name, "it expired "+d.app.when(about.Expires)+": the next login will be refused", mend)}
+		return problem(name, "it expired "+d.app.when(about.Expires)+": the next login will be refused", mend)
 	case ends && left < soon, about.Uses == 1:
-		return []doctor.Check{note(name, text+". "+mend)}
+		return note(name, text+". "+mend)
 	}
-	return []doctor.Check{ok(name, text)}
+	return ok(name, text)
 }
 
 // synced is the outcome of the last sync and what it could not use.
