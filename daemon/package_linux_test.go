@@ -237,6 +237,16 @@ func killed(program string) string {
 	return "while kill -0 $! && ! pid=$(pidof " + program + "); do sleep 0.01; done; kill -KILL $pid; wait $!; echo \"exit $?\""
 }
 
+// killsLaunch kills a program while a launch waits for it, which then says so.
+func (m *installed) killsLaunch(t *testing.T, as, dir, program, says string) {
+	t.Helper()
+	out := m.sh("runuser -u " + m.b.Accounts.LSAM.Name + " -- /usr/bin/batchwarden run --realm opcon --subject " + testbed.User +
+		" --as " + as + " --dir " + dir + " -- /bin/true 2>&1 & " + killed(program))
+	if !strings.Contains(out, says) || !strings.HasSuffix(out, "exit 125\n") {
+		t.Errorf("run says: %s", out)
+	}
+}
+
 // killsHelper kills the PAM helper while a module keeps it waiting: that job was not started, and others are.
 func (m *installed) killsHelper(t *testing.T) {
 	m.sh("mkfifo /run/slow; printf 'account required pam_permit.so\\nsession required pam_exec.so /bin/cat /run/slow\\n' > /etc/pam.d/slow")
@@ -245,11 +255,7 @@ func (m *installed) killsHelper(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.ok("/usr/bin/batchwarden", "sync")
-	out := m.sh("runuser -u " + m.b.Accounts.LSAM.Name + " -- /usr/bin/batchwarden run --realm opcon --subject " + testbed.User +
-		" --as reports --dir / -- /bin/true 2>&1 & " + killed("batchwarden-pam"))
-	if !strings.Contains(out, "launch.failed: pam: ") || !strings.HasSuffix(out, "exit 125\n") {
-		t.Errorf("run says: %s", out)
-	}
+	m.killsLaunch(t, "reports", "/", "batchwarden-pam", "launch.failed: pam: ")
 	m.sh(": <> /run/slow; rm /run/slow /etc/pam.d/slow") // what the module started ends
 }
 
@@ -268,11 +274,7 @@ func (m *installed) killsBecome(t *testing.T) {
 	if text, err := mount.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, text)
 	}
-	out := m.sh("runuser -u " + m.b.Accounts.LSAM.Name + " -- /usr/bin/batchwarden run --realm opcon --subject " + testbed.User +
-		" --as payroll --dir /srv/stalled -- /bin/true 2>&1 & " + killed("batchwarden-become"))
-	if !strings.Contains(out, "launch.failed: ") || !strings.HasSuffix(out, "exit 125\n") {
-		t.Errorf("run says: %s", out)
-	}
+	m.killsLaunch(t, "payroll", "/srv/stalled", "batchwarden-become", "launch.failed: ")
 	m.asPayroll(t, "after that")
 	m.sh("umount --lazy /srv/stalled; rmdir /srv/stalled")
 }
