@@ -1,9 +1,11 @@
 package heap
 
 import (
+	"fmt"
 	"os"
 	"runtime"
 	"runtime/debug"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -45,5 +47,37 @@ func TestReservedMemoryIsThere(t *testing.T) {
 	debug.FreeOSMemory()
 	if n := use(); n < size/4096/10 {
 		t.Errorf("without it there are %d: this test shows nothing", n)
+	}
+}
+
+// TestReservedMemoryIsOfHugePages: where the system has them for those who ask.
+func TestReservedMemoryIsOfHugePages(t *testing.T) {
+	enabled, err := os.ReadFile("/sys/kernel/mm/transparent_hugepage/enabled")
+	if err != nil || strings.Contains(string(enabled), "[never]") {
+		if os.Getenv("BATCHWARDEN_NO_SKIP") == "1" {
+			t.Fatal(err, string(enabled))
+		}
+		t.Skip("needs transparent huge pages: ", err)
+	}
+	huge := func() (kib int) {
+		sums, err := os.ReadFile("/proc/self/smaps_rollup")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, line, _ := strings.Cut(string(sums), "AnonHugePages:")
+		if _, err := fmt.Sscan(line, &kib); err != nil {
+			t.Fatal(err)
+		}
+		return kib
+	}
+	room, err := unix.Mmap(-1, 0, 8*hugePage, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON) // which nobody has used
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Munmap(room) }()
+	before := huge()
+	fill(room)
+	if grown := huge() - before; grown < 7*hugePage/1024 {
+		t.Errorf("%d KiB of %d are in huge pages", grown, len(room)/1024)
 	}
 }
