@@ -141,13 +141,9 @@ func (m *many) write(name string) error {
 	})
 }
 
-// index hints at everything that there is, as batchwarden admin keeps it.
+// index hints at everything in the scope that has something, as batchwarden admin keeps it.
 func (m *many) index() error {
-	ctx := context.Background()
-	return errors.Join(
-		m.Vault.PutIndex(ctx, testbed.Scope, map[string]any{"batch_users": m.versions, "policies": map[string]int{testbed.Realm: m.policy}}),
-		m.Vault.PutIndex(ctx, "platforms/unix", map[string]any{"batch_users": map[string]int{}, "policies": map[string]int{}}),
-	)
+	return m.Vault.PutIndex(context.Background(), testbed.Scope, map[string]any{"batch_users": m.versions, "policies": map[string]int{testbed.Realm: m.policy}})
 }
 
 // fill writes all documents.
@@ -173,7 +169,8 @@ func (m *many) fill() error {
 		return err
 	}
 	m.policy = about.CurrentVersion
-	return m.index()
+	none := map[string]int{}
+	return errors.Join(m.index(), m.Vault.PutIndex(ctx, "platforms/unix", map[string]any{"batch_users": none, "policies": none}))
 }
 
 // firstSync starts a daemon that has nothing until it has everything, and

@@ -44,7 +44,6 @@ type sight struct {
 	version int64
 	created time.Time
 	why     *trouble // gone, unknown, refused: in words
-	data    answer   // present: that of the document, if it was asked for at the same time
 	read    bool     // present: it was read and handed on
 	again   again    // refused: when reading it again may help
 	source  *trouble // present: where its password lies could not be read

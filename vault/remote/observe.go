@@ -49,8 +49,7 @@ func (r *run) observe(ctx context.Context, scope string, h hint) *view {
 }
 
 // examine asks for the metadata of what is known, or was refused before, and for
-// the rights that this does not show. A few documents that an index hints at are
-// asked for at the same time: if metadata shows the same version, it is read already.
+// the rights that this does not show.
 func (r *run) examine(ctx context.Context, v *view) {
 	k := r.knowledge(v.scope)
 	ids := slices.DeleteFunc(sorted(v.seen), func(id snapshot.ID) bool {
@@ -59,17 +58,7 @@ func (r *run) examine(ctx context.Context, v *view) {
 		return !known && !refused
 	})
 	sights := make([]sight, len(ids))
-	ahead := v.part && v.hint.index != nil && len(ids) <= parallel/2
-	each(len(ids), func(i int) {
-		var early sync.WaitGroup
-		var data answer
-		if ahead {
-			early.Go(func() { data, _ = r.do(ctx, "data/"+ids[i].String(), nil) }) // what it met, asking again will
-		}
-		sights[i] = r.metadata(ctx, ids[i].String())
-		early.Wait()
-		sights[i].data = data
-	})
+	each(len(ids), func(i int) { sights[i] = r.metadata(ctx, ids[i].String()) })
 	for i, id := range ids {
 		v.seen[id] = sights[i]
 	}

@@ -19,6 +19,10 @@ import (
 // in every run. A larger one waits for the sweep.
 const small = 50
 
+// oneByOne is how many scopes are seen over one connection: until another one is
+// there it has taken as many round trips, and each end its work.
+const oneByOne = 4
+
 // hint is a scope's index, as far as it was asked for.
 type hint struct {
 	before  *errand.Index // what the task says
@@ -123,20 +127,25 @@ func (r *run) compared(v *view) knowledge {
 
 // survey looks at every scope: at all of it, or at what its index hints at. It
 // returns nil when the machine's own index says that it is to drop everything,
-// before any document is asked for, and when the run was stopped. The first
-// request goes alone, so that a poll that finds nothing needs few connections;
-// an index that has changed is read while the others are asked for.
+// before any document is asked for, and when the run was stopped. The first few
+// requests go one after another over one connection, which is all that a poll
+// needs that finds nothing.
 func (r *run) survey(ctx context.Context) []*view {
 	scopes := r.source.scopes
 	hints := make([]hint, len(scopes))
-	hints[0] = r.seeIndex(ctx, scopes[0])
-	each(len(scopes), func(i int) {
-		h := &hints[i]
-		if i > 0 {
-			*h = r.seeIndex(ctx, scopes[i])
-		}
-		if h.news() && (i == 0 || !r.task.Sweep) {
+	see := func(i int) {
+		hints[i] = r.seeIndex(ctx, scopes[i])
+		if hints[i].news() {
 			r.learnAhead()
+		}
+	}
+	few := min(len(scopes), oneByOne)
+	for i := range few {
+		see(i)
+	}
+	each(len(scopes)-few, func(i int) { see(few + i) })
+	each(len(scopes), func(i int) {
+		if h := &hints[i]; h.news() && (i == 0 || !r.task.Sweep) {
 			h.read(r.readIndex(ctx, scopes[i]))
 		}
 	})

@@ -21,20 +21,7 @@ func (r *run) fetch(ctx context.Context, id snapshot.ID, before sight) sight {
 			return s
 		}
 	}
-	if early, ok := before.taken(); ok {
-		return r.take(ctx, id, early, nil)
-	}
 	return r.fetchWith(ctx, id, nil)
-}
-
-// taken is the answer that came with the metadata, if it is of the same version.
-// Everything else is asked for again, when it is due.
-func (s *sight) taken() (answer, bool) {
-	if s.state != present || s.data.status != http.StatusOK {
-		return answer{}, false
-	}
-	doc, t := documentOf(s.data)
-	return s.data, t == nil && doc.age.Version == s.version && doc.age.Created.Equal(s.created)
 }
 
 // fetchWith is fetch with what was read at the document's source already, if
@@ -44,11 +31,6 @@ func (r *run) fetchWith(ctx context.Context, id snapshot.ID, have *sourced) sigh
 	if t != nil {
 		return sight{state: unknown, why: t}
 	}
-	return r.take(ctx, id, a, have)
-}
-
-// take hands on what an answer of the data path holds.
-func (r *run) take(ctx context.Context, id snapshot.ID, a answer, have *sourced) sight {
 	switch {
 	case a.status == http.StatusForbidden:
 		return sight{state: forbidden}

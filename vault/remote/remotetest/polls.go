@@ -116,23 +116,44 @@ func polls(t *testing.T, newSource NewSource) {
 		m.password("u00", "two")
 		m.asks(s, m.polled, ownIndexMeta, unixIndexMeta)
 	})
+	story("takes_one_connection", func(t *testing.T) {
+		p := newProxy(t, s)
+		direct := m.conf
+		p.configure(m)
+		defer func() { m.conf = direct }()
+		for _, change := range []func(){
+			func() {},
+			func() {
+				must(t, s.PutBatchUser(ctx, m.scope(), "u00", user("three")))
+				hints(t, s, m.scope(), 3, 1, 1)
+			},
+		} {
+			change()
+			before := p.begun.Load()
+			m.polled()
+			if n := p.begun.Load() - before; n != 1 {
+				t.Errorf("%d connections", n)
+			}
+		}
+		m.password("u00", "three")
+	})
 	story("a_new_one", func(t *testing.T) {
 		must(t, s.PutBatchUser(ctx, m.scope(), "u03", user("u03")))
-		hints(t, s, m.scope(), 2, 1, 1, 1)
+		hints(t, s, m.scope(), 3, 1, 1, 1)
 		m.asks(s, m.polled, ownIndexMeta, ownIndex, "GET batch/data/~/batch_users/u03", rights, unixIndexMeta)
 		m.brought("batch_users/u03")
 	})
 	story("the_index_is_only_a_hint", func(t *testing.T) {
 		hints(t, s, m.scope(), 9, 1, 1, 1) // there is no such version
-		m.asks(s, m.polled, ownIndexMeta, ownIndex, u00Meta, u00, unixIndexMeta)
+		m.asks(s, m.polled, ownIndexMeta, ownIndex, u00Meta, unixIndexMeta)
 		m.brought()
-		must(t, s.PutIndex(ctx, m.scope(), map[string]any{"batch_users": map[string]any{"../u00": 1, "u00": 2, "u01": 1, "u02": 1, "u03": 1, "nobody": 4}, "policies": map[string]any{"opcon": 1}}))
+		must(t, s.PutIndex(ctx, m.scope(), map[string]any{"batch_users": map[string]any{"../u00": 1, "u00": 3, "u01": 1, "u02": 1, "u03": 1, "nobody": 4}, "policies": map[string]any{"opcon": 1}}))
 		m.asks(s, m.polled, ownIndexMeta, ownIndex, "GET batch/data/~/batch_users/nobody", rights, unixIndexMeta)
 		m.asks(s, m.polled, ownIndexMeta, unixIndexMeta)
 	})
 	story("what_is_missing_in_it_is_looked_for", func(t *testing.T) {
 		must(t, s.DeleteBatchUser(ctx, m.scope(), "u03"))
-		hints(t, s, m.scope(), 2, 1) // u02 is still there
+		hints(t, s, m.scope(), 3, 1) // u02 is still there
 		r := m.poll()
 		if len(r.Removed) != 1 || r.Code != errand.OK {
 			t.Errorf("got %q, removed %v", r.Code, r.Removed)
@@ -142,7 +163,7 @@ func polls(t *testing.T, newSource NewSource) {
 	})
 	story("a_refused_version_is_read_once", func(t *testing.T) {
 		must(t, s.PutBatchUser(ctx, m.scope(), "u01", map[string]any{"username": "u", "passwort": canary}))
-		hints(t, s, m.scope(), 2, 2, 1)
+		hints(t, s, m.scope(), 3, 2, 1)
 		m.asks(s, func() {
 			m.faults(m.poll(), map[string]string{"batch_users/u01": "passwort: unknown member"})
 		}, ownIndexMeta, ownIndex, "GET batch/metadata/~/batch_users/u01", "GET batch/data/~/batch_users/u01", unixIndexMeta)

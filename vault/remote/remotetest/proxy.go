@@ -4,12 +4,14 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"batchwarden/vault/vaulttest"
@@ -19,6 +21,7 @@ import (
 type proxy struct {
 	*httptest.Server
 	caFile string
+	begun  atomic.Int32 // connections
 
 	mu   sync.Mutex // guards what follows
 	rule func(*reply)
@@ -61,6 +64,11 @@ func newProxy(t *testing.T, s *vaulttest.Server) *proxy {
 		p.serve(w, in, upstream, s.Address)
 	}))
 	p.TLS = &tls.Config{Certificates: []tls.Certificate{pair}}
+	p.Config.ConnState = func(_ net.Conn, is http.ConnState) {
+		if is == http.StateNew {
+			p.begun.Add(1)
+		}
+	}
 	p.StartTLS()
 	t.Cleanup(p.Close)
 	t.Cleanup(upstream.CloseIdleConnections)
