@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha256"
@@ -16,7 +17,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"text/tabwriter"
 	"time"
@@ -70,6 +70,7 @@ type calls struct {
 	out     io.Writer
 	closers []func() error
 
+	question                              []byte // an authorization, as it goes over the wire
 	raw                                   func() (*figure, error)
 	bare, authorize, toPipe, toSocket, kv kind
 	barePID                               int
@@ -79,8 +80,12 @@ type calls struct {
 // A kind of call can be made by any number of callers, each on a kept
 // connection of its own.
 type kind struct {
-	name string
-	new  func() (once func() error, stop func(), err error)
+	name               string
+	dial               func(context.Context) (*net.UnixConn, error)
+	method, path, body string
+	want               int
+	read               func(*http.Response) error
+	pass               func() (r, w *os.File, err error) // what is passed with each request, which the password comes through; nil: nothing
 }
 
 // measureCalls measures what one request costs, and what many and idle callers
@@ -108,6 +113,7 @@ func (c *calls) kinds() error {
 	}
 	question := marshal(wire.Authorize{Realm: testbed.Realm, Subject: wire.Subject{User: testbed.User}, BatchUser: "payroll"})
 	wanted := marshal(wire.Retrieve{Realm: testbed.Realm, Subject: wire.Subject{User: testbed.User}})
+	c.question = handwritten("POST", "/v1/authorize", question)
 	raw, stop, err := rawRoundTrip(dir)
 	if err != nil {
 		return err
@@ -120,56 +126,58 @@ func (c *calls) kinds() error {
 	}
 	c.closers = append(c.closers, stop)
 	c.bareSocket, c.barePID = bare, pid
-	c.bare = kind{"bare net/http handler", func() (func() error, func(), error) {
-		client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", bare)
-		}}}
-		return func() error { return post(client, "/v1/authorize", question, 200, nil) }, client.CloseIdleConnections, nil
-	}}
-	c.authorize = kind{"authorize", func() (func() error, func(), error) {
-		client := c.Client(c.Accounts.LSAM)
-		return authorize(client, question).once, client.CloseIdleConnections, nil
-	}}
-	c.toPipe = kind{"retrieve to a passed pipe", func() (func() error, func(), error) {
-		r, w, err := pipe()
-		if err != nil {
-			return nil, nil, err
+	unixSocket := func(path string) func(context.Context) (*net.UnixConn, error) {
+		return func(context.Context) (*net.UnixConn, error) {
+			return net.DialUnix("unix", nil, &net.UnixAddr{Net: "unix", Name: path})
 		}
-		return c.retrieveTo(wanted, r, w)
-	}}
-	c.toSocket = kind{"retrieve to a passed socket", func() (func() error, func(), error) {
-		r, w, err := socketPair()
-		if err != nil {
-			return nil, nil, err
-		}
-		return c.retrieveTo(wanted, r, w)
-	}}
+	}
+	daemon := func(ctx context.Context) (*net.UnixConn, error) { return c.Dial(ctx, c.Accounts.LSAM) }
+	c.bare = kind{name: "bare net/http handler", dial: unixSocket(bare), method: "POST", path: "/v1/authorize", body: question, want: 200, read: discard}
+	c.authorize = kind{name: "authorize", dial: daemon, method: "POST", path: "/v1/authorize", body: question, want: 200, read: allowed}
+	c.toPipe = kind{name: "retrieve to a passed pipe", dial: daemon, method: "POST", path: "/v1/batch-users/payroll/retrieve", body: wanted, want: 204, read: discard, pass: pipe}
+	c.toSocket = c.toPipe
+	c.toSocket.name, c.toSocket.pass = "retrieve to a passed socket", socketPair
 	proxy, stop, err := c.proxy(dir)
 	if err != nil {
 		return err
 	}
 	c.closers = append(c.closers, stop)
-	path := "/v1/" + vaulttest.Mount + "/data/" + testbed.Scope + "/batch_users/payroll"
-	c.kv = kind{"KV v2 read through OpenBao's proxy", func() (func() error, func(), error) {
-		client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", proxy)
-		}}}
-		return func() error {
-			var secret struct {
-				Data struct {
-					Data struct {
-						Password string `json:"password"`
-					} `json:"data"`
-				} `json:"data"`
-			}
-			err := get(client, path, &secret)
-			if err == nil && secret.Data.Data.Password == "" {
-				err = errors.New("no password came through the proxy")
-			}
-			return err
-		}, client.CloseIdleConnections, nil
-	}}
+	c.kv = kind{name: "KV v2 read through OpenBao's proxy", dial: unixSocket(proxy), method: "GET", want: 200, read: secret,
+		path: "/v1/" + vaulttest.Mount + "/data/" + testbed.Scope + "/batch_users/payroll"}
 	return nil
+}
+
+func discard(answer *http.Response) error {
+	_, err := io.Copy(io.Discard, answer.Body)
+	return err
+}
+
+// allowed reads a decision.
+func allowed(answer *http.Response) error {
+	var d wire.Decision
+	if err := json.NewDecoder(answer.Body).Decode(&d); err != nil {
+		return err
+	}
+	if !d.Allowed {
+		return fmt.Errorf("denied: %s", d.Code)
+	}
+	return nil
+}
+
+// secret reads what OpenBao's proxy answers.
+func secret(answer *http.Response) error {
+	var got struct {
+		Data struct {
+			Data struct {
+				Password string `json:"password"`
+			} `json:"data"`
+		} `json:"data"`
+	}
+	err := json.NewDecoder(answer.Body).Decode(&got)
+	if err == nil && got.Data.Data.Password == "" {
+		err = errors.New("no password came through the proxy")
+	}
+	return err
 }
 
 // proxy is OpenBao's local proxy, logged in as the machine by AppRole.
@@ -184,37 +192,103 @@ func (c *calls) proxy(dir string) (socket string, stop func() error, err error) 
 	return socket, stop, err
 }
 
-// retrieveTo retrieves over a kept connection, and reads the password at the
-// other end of what it passes with each request.
-func (c *calls) retrieveTo(body string, r, w *os.File) (once func() error, stop func(), err error) {
-	var kept atomic.Pointer[localsock.Bringing]
-	client := &http.Client{Transport: &http.Transport{MaxConnsPerHost: 1, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		conn, err := c.Dial(ctx, c.Accounts.LSAM)
-		if err != nil {
+// A caller makes calls of one kind over one connection, and reads what comes through what it passes.
+type caller struct {
+	kind
+	conn      *localsock.Bringing
+	near, far *os.File // far is passed; nil when nothing is
+	room      []byte
+}
+
+func (k kind) caller() (c *caller, err error) {
+	c = &caller{kind: k, room: make([]byte, 4096)}
+	if k.pass != nil {
+		if c.near, c.far, err = k.pass(); err != nil {
 			return nil, err
 		}
-		bringing := localsock.WithFiles(conn, w)
-		kept.Store(bringing)
-		return bringing, nil
-	}}}
-	room := make([]byte, 4096)
-	once = func() error {
-		if bringing := kept.Load(); bringing != nil {
-			bringing.Bring(w)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	conn, err := k.dial(ctx)
+	if err != nil {
+		c.stop()
+		return nil, err
+	}
+	c.conn = localsock.WithFiles(conn)
+	return c, nil
+}
+
+func (c *caller) stop() {
+	if c.conn != nil {
+		_ = c.conn.Close() // nothing is lost
+	}
+	if c.far != nil {
+		_, _ = c.near.Close(), c.far.Close()
+	}
+}
+
+// usual makes a call as agents do, by an HTTP client.
+func (c *caller) usual() (once func() error) {
+	client := &http.Client{Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
+		conn := c.conn
+		if c.conn = nil; conn == nil {
+			return nil, errors.New("the connection was not kept")
 		}
-		if err := post(client, "/v1/batch-users/payroll/retrieve", body, 204, nil); err != nil {
+		return conn, nil
+	}}}
+	conn := c.conn
+	return func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		request, err := http.NewRequestWithContext(ctx, c.method, "http://batchwarden"+c.path, strings.NewReader(c.body))
+		if err != nil {
 			return err
 		}
-		n, err := r.Read(room)
-		if err == nil && !strings.HasPrefix(string(room[:n]), "pw-") {
-			err = errors.New("no password in the pipe")
+		request.Header.Set("Content-Type", "application/json")
+		if c.far != nil {
+			conn.Bring(c.far)
 		}
+		answer, err := client.Do(request)
+		if err != nil {
+			return err
+		}
+		return c.came(answer)
+	}
+}
+
+// lean makes a call with as little work on this side as can be, so that the other side's is what is measured.
+func (c *caller) lean() (once func() error) {
+	request, in := handwritten(c.method, c.path, c.body), bufio.NewReader(c.conn)
+	return func() error {
+		if c.far != nil {
+			c.conn.Bring(c.far)
+		}
+		if _, err := c.conn.Write(request); err != nil {
+			return err
+		}
+		answer, err := http.ReadResponse(in, nil)
+		if err != nil {
+			return err
+		}
+		return c.came(answer)
+	}
+}
+
+// came checks what came.
+func (c *caller) came(answer *http.Response) error {
+	defer answer.Body.Close()
+	if answer.StatusCode != c.want {
+		text, _ := io.ReadAll(io.LimitReader(answer.Body, 4096)) // half of it says something too
+		return fmt.Errorf("%s: status %d, want %d: %s", c.path, answer.StatusCode, c.want, text)
+	}
+	if err := c.read(answer); err != nil || c.near == nil {
 		return err
 	}
-	return once, func() {
-		client.CloseIdleConnections()
-		_, _ = r.Close(), w.Close() // nothing is lost
-	}, nil
+	n, err := c.near.Read(c.room)
+	if err == nil && !strings.HasPrefix(string(c.room[:n]), "pw-") {
+		err = errors.New("no password came")
+	}
+	return err
 }
 
 // pipe and socketPair are as programs in C and Python make them, which wait:
@@ -237,11 +311,12 @@ func socketPair() (r, w *os.File, err error) {
 
 // figureOf is a kind, called by one caller.
 func (c *calls) figureOf(k kind) (*figure, error) {
-	once, stop, err := k.new()
+	one, err := k.caller()
 	if err != nil {
 		return nil, err
 	}
-	c.closers = append(c.closers, func() error { stop(); return nil })
+	once, stop := one.usual(), one.conn
+	c.closers = append(c.closers, func() error { return stop.Close() })
 	return &figure{name: k.name, per: c.per, once: once}, nil
 }
 
@@ -312,7 +387,7 @@ func (c *calls) crowd() error {
 	for _, x := range all[1:4] {
 		c.add(fmt.Sprintf("p99/p50 of %s by %d callers, to a bare handler's", x.name, c.callers), x.spread()/bare.spread(), 1.5, "times")
 	}
-	for _, x := range all[2:4] {
+	for _, x := range all[1:4] {
 		c.add(fmt.Sprintf("fifteen times the proxy's requests/s at %d callers, to those of %s", c.callers, x.name), 15*kv.rate()/x.rate(), 1, "times")
 	}
 	return nil
@@ -329,16 +404,16 @@ type crowd struct {
 func (c *calls) gather(k kind) (*crowd, error) {
 	w := &crowd{figure: figure{name: k.name}}
 	for range c.callers {
-		once, stop, err := k.new()
+		one, err := k.caller()
 		if err == nil {
-			w.stops = append(w.stops, stop)
-			err = once()
+			w.stops = append(w.stops, one.stop)
+			w.callers = append(w.callers, one.lean())
+			err = w.callers[len(w.callers)-1]()
 		}
 		if err != nil {
 			w.stop()
 			return nil, fmt.Errorf("%s: %w", k.name, err)
 		}
-		w.callers = append(w.callers, once)
 	}
 	return w, nil
 }
@@ -393,10 +468,7 @@ func (k *kept) ask(request []byte) (time.Duration, error) {
 	return took, err
 }
 
-func handwritten() []byte {
-	body, err := json.Marshal(wire.Authorize{Realm: testbed.Realm, Subject: wire.Subject{User: testbed.User}, BatchUser: "payroll"})
-	if err != nil {
-		panic("bench: " + err.Error()) // our own types
-	}
-	return fmt.Appendf(nil, "POST /v1/authorize HTTP/1.1\r\nHost: batchwarden\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+// handwritten is a request as it goes over the wire.
+func handwritten(method, path, body string) []byte {
+	return fmt.Appendf(nil, "%s %s HTTP/1.1\r\nHost: batchwarden\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", method, path, len(body), body)
 }

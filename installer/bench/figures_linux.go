@@ -72,16 +72,7 @@ func repeated(f *figure) *figure { return &figure{name: f.name, per: f.per, once
 // authorize is a decision over one kept connection.
 func authorize(client *http.Client, question string) *figure {
 	return &figure{name: "authorize, kept connection", per: 200, once: func() error {
-		return post(client, "/v1/authorize", question, 200, func(r *http.Response) error {
-			var d wire.Decision
-			if err := json.NewDecoder(r.Body).Decode(&d); err != nil {
-				return err
-			}
-			if !d.Allowed {
-				return fmt.Errorf("denied: %s", d.Code)
-			}
-			return nil
-		})
+		return post(client, "/v1/authorize", question, 200, allowed)
 	}}
 }
 

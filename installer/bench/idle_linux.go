@@ -97,12 +97,12 @@ func (c *calls) lateness(who testbed.Account) (time.Duration, error) {
 		return 0, err
 	}
 	defer conn.Close() // all was said
-	k, request := &kept{conn, make([]byte, 4096)}, handwritten()
-	first, err := k.ask(request)
+	k := &kept{conn, make([]byte, 4096)}
+	first, err := k.ask(c.question)
 	if err != nil {
 		return 0, err
 	}
-	later, err := k.ask(request)
+	later, err := k.ask(c.question)
 	return first - later, err
 }
 
@@ -114,7 +114,6 @@ func (c *calls) flood() error {
 		return err
 	}
 	loud := &figure{name: quiet.name, per: quiet.per, once: quiet.once}
-	request := handwritten()
 	flooders := make([]*kept, c.callers)
 	for i := range flooders {
 		conn, err := c.Dial(context.Background(), c.Accounts.Stranger)
@@ -137,7 +136,7 @@ func (c *calls) flood() error {
 		for _, k := range flooders {
 			go func() { // ends with ctx
 				for ctx.Err() == nil {
-					_, _ = k.ask(request) // most of them are refused
+					_, _ = k.ask(c.question) // most of them are refused
 				}
 				ended <- struct{}{}
 			}()
@@ -183,14 +182,14 @@ func (c *calls) idling() error {
 		return err
 	}
 	open := func(dial func() (net.Conn, error)) error {
-		room, request := make([]byte, 4096), handwritten()
+		room := make([]byte, 4096)
 		for range c.idle {
 			conn, err := dial()
 			if err != nil {
 				return err
 			}
 			c.closers = append(c.closers, func() error { return conn.Close() })
-			if _, err := (&kept{conn, room}).ask(request); err != nil {
+			if _, err := (&kept{conn, room}).ask(c.question); err != nil {
 				return err
 			}
 		}
