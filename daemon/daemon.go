@@ -131,9 +131,10 @@ func Run(ctx context.Context, c *config.Config, again Reading, models map[string
 		return r, nil
 	}
 	reloads := newReloader(again, c, models, b, records, counted, log)
-	front := server.New(measured{&rekeying{reloads, store, arena, records, log}, counted}, log)
+	processors := service.NewProcessors()
+	front := server.New(measured{&rekeying{reloads, store, arena, records, log}, counted, processors}, log)
 	started(records, program, c, log)
-	return serve(ctx, parts{c, records, launcher, b, front, newCredentials(launcher, b, log), reloads, program, counted, log}, load)
+	return serve(ctx, parts{c, records, launcher, b, front, newCredentials(launcher, b, log), reloads, processors, program, counted, log}, load)
 }
 
 // allocate takes the memory that secrets are in, and beside that as much as taking the vault in needs.
@@ -154,6 +155,7 @@ type parts struct {
 	front       *server.Server
 	credentials *credentials
 	reloads     *reloader
+	processors  *service.Processors
 	program     Program
 	metrics     *metrics.Metrics
 	log         *slog.Logger
@@ -216,16 +218,19 @@ func serve(ctx context.Context, p parts, load func(context.Context) (*refresh.Re
 func (p parts) startAll(start func(string, func(context.Context) error), refresher *refresh.Refresher, doors <-chan *net.UnixListener) {
 	start("refresh", refresher.Run)
 	start("memory", func(ctx context.Context) error {
-		select {
-		case <-ctx.Done():
+		if !settle(ctx) {
 			return nil
-		case <-time.After(settled):
 		}
-		service.ShareProcessors()     // nobody waits for the beginning any more
 		debug.SetGCPercent(gcPercent) // which collects at once
 		lockmem.Watch(ctx, watchEvery, func(err error) {
 			p.log.Error("the protection of this process's memory was undone", "err", err)
 		})
+		return nil
+	})
+	start("processors", func(ctx context.Context) error {
+		if settle(ctx) { // whoever waits for the beginning is served by all of them
+			p.processors.Run(ctx)
+		}
 		return nil
 	})
 	start("job ends", p.broker.AuditEnds)
@@ -248,6 +253,16 @@ func (p parts) startAll(start func(string, func(context.Context) error), refresh
 	}
 	start("reload", func(ctx context.Context) error { return p.reloads.run(ctx, refresher) })
 	p.log.Info("running", "machine", p.config.Machine, "socket", p.config.Socket)
+}
+
+// settle waits until the beginning is over, and reports whether ctx goes on.
+func settle(ctx context.Context) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(settled):
+		return true
+	}
 }
 
 // answer serves the public socket. The launcher owns it and hands us a

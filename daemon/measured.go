@@ -11,16 +11,19 @@ import (
 	"batchwarden/ipc/server"
 	"batchwarden/ipc/wire"
 	"batchwarden/platform/peer"
+	"batchwarden/platform/service"
 )
 
 // measured is the broker with a clock beside it, for the calls that jobs wait
-// for.
+// for, and what each request counts for.
 type measured struct {
 	server.Broker
-	metrics *metrics.Metrics
+	metrics    *metrics.Metrics
+	processors *service.Processors
 }
 
 func (m measured) Admit(ctx context.Context, p *peer.Connection) (leave func(), err error) {
+	m.processors.Asked()
 	if leave, err = m.Broker.Admit(ctx, p); err != nil {
 		m.metrics.Overloaded()
 	}
