@@ -35,8 +35,16 @@ type local struct {
 	providers, dynamic, machines state[[]string]
 	records                      [5]state[[]string]
 
-	mu    sync.Mutex   // guards quiet
-	quiet [2]time.Time // until when it is remembered that systemd has no members, and no names, to add
+	mu     sync.Mutex   // guards what follows
+	quiet  [2]time.Time // until when it is remembered that systemd has no members, and no names, to add
+	lately groupNames
+}
+
+// groupNames are what the files say of groups' names, for as long as they are taken for that.
+type groupNames struct {
+	*groups
+	conf  *conf
+	until time.Time
 }
 
 // newLocal takes the root directory for tests.
@@ -60,7 +68,8 @@ func elsewhere(format string, args ...any) error {
 }
 
 // lookup, byUID and groupByName answer as account.Resolver's methods do, or with errElsewhere. What the files say is what
-// they say now; that systemd has nothing to add may be remembered, but not if fresh is wanted.
+// they say now, or for the name of a group said a Moment ago; that systemd has nothing to add may be remembered, but not
+// if fresh is wanted.
 func (l *local) lookup(name string, fresh bool) (account.Account, error) {
 	t, c, err := l.users()
 	if err != nil {
@@ -84,21 +93,40 @@ func (l *local) byUID(uid uint32) (account.Account, error) {
 }
 
 func (l *local) groupByName(name string) (account.Group, error) {
-	c, err := l.config()
+	t, err := l.groupNames()
 	if err != nil {
-		return account.Group{}, err
-	}
-	t, err := l.groupTable()
-	if err != nil {
-		return account.Group{}, err
-	}
-	if err := first(c.groups); err != nil {
 		return account.Group{}, err
 	}
 	if gid, ok := t.byName[name]; ok {
 		return account.Group{GID: gid, Name: name}, nil
 	}
-	return account.Group{}, l.missing(c.groups, "group "+strconv.Quote(name), name == "root" || name == "nobody" || name == "nogroup", false)
+	return account.Group{}, l.missing(t.conf.groups, "group "+strconv.Quote(name), name == "root" || name == "nobody" || name == "nogroup", false)
+}
+
+// groupNames looks at the files, or has looked at them a Moment ago.
+func (l *local) groupNames() (groupNames, error) {
+	l.mu.Lock()
+	t := l.lately
+	l.mu.Unlock()
+	now := time.Now()
+	if now.Before(t.until) {
+		return t, nil
+	}
+	c, err := l.config()
+	if err != nil {
+		return groupNames{}, err
+	}
+	if t.groups, err = l.groupTable(); err != nil {
+		return groupNames{}, err
+	}
+	if err := first(c.groups); err != nil {
+		return groupNames{}, err
+	}
+	t.conf, t.until = c, now.Add(Moment)
+	l.mu.Lock()
+	l.lately = t
+	l.mu.Unlock()
+	return t, nil
 }
 
 func (l *local) config() (*conf, error) {

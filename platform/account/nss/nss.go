@@ -22,8 +22,11 @@ const (
 	// Timeout is how long a look-up may take.
 	Timeout = 5 * time.Second
 	// Remembered is how long it is remembered what another source than the files has found, as long as they do not
-	// change, and that systemd has nothing to add. Fresh asks anew. What the files say is never older than the question.
+	// change, and that systemd has nothing to add. Fresh asks anew. What the files say of an account is never older than
+	// the question.
 	Remembered = 2 * time.Second
+	// Moment is how old it may be what they say of a group's name: a list of those is one question.
+	Moment = 10 * time.Millisecond
 )
 
 // Resolver is the system's own resolver. Its methods may be called at the same time.

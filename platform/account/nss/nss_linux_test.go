@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -160,6 +161,40 @@ func TestLocalIsCurrent(t *testing.T) {
 	}
 	if a, err := r.Lookup("local"); err == nil || errors.Is(err, account.ErrMissing) {
 		t.Errorf("without a group file: got %+v, %v", a, err)
+	}
+}
+
+// TestGroupsOfAMoment: what a group's name stood for holds for a Moment, and what an account is in shows at once.
+func TestGroupsOfAMoment(t *testing.T) {
+	furnished(t)
+	configure(t, "passwd: files", "group: files")
+	r := open(t, "/nonexistent")
+	gid := func() uint32 {
+		t.Helper()
+		g, err := r.GroupByName("few")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return g.GID
+	}
+	put(t, "/etc/group", localGroup()+"few:x:4500:local\n")
+	begun := time.Now()
+	before := gid()
+	put(t, "/etc/group", localGroup()+"few:x:4501:local\n")
+	if now := gid(); now != before && time.Since(begun) < Moment {
+		t.Errorf("after a change it is %d at once: this test shows nothing", now)
+	}
+	if a, err := r.Lookup("local"); err != nil || !slices.Contains(a.GIDs(), 4501) {
+		t.Errorf("the account: %+v, %v", a, err)
+	}
+	time.Sleep(Moment)
+	if now := gid(); now != 4501 {
+		t.Errorf("a moment later it is %d", now)
+	}
+	configure(t, "passwd: files", "group: trial")
+	time.Sleep(Moment)
+	if g, err := r.GroupByName("few"); err == nil || errors.Is(err, account.ErrMissing) {
+		t.Errorf("where the files are not asked: %+v, %v", g, err)
 	}
 }
 
