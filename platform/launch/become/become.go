@@ -19,9 +19,10 @@
 //	             to root or the user and can be changed by nobody else; a directory with the sticky bit may be writable
 //	exec         by that descriptor; a script by its path, when that still is the same file
 //
-// The launcher looks the account up for the last time when the process exists, and then sends the order: what was
-// decided about must still be so. Before the exec the process says so; success shows as the end of its socket after
-// that, with no failed step in between: the socket was closed by the exec.
+// Between command and exec the process waits for the launcher's last word, Go. The launcher gives it when it has
+// written down that the process exists, and has looked the account up for the last time: what was decided about must
+// still be so. Before the exec the process says so; success shows as the end of its socket after that, with no failed
+// step in between: the socket was closed by the exec.
 package become
 
 import (
@@ -44,6 +45,9 @@ const (
 	PassedFD = 4 // of an Order with Passed
 )
 
+// Go follows the order: the process may execute the command.
+const Go = 'g'
+
 // Bounds of an Order. A kernel takes less.
 const (
 	MaxOrder = 5 << 20 // octets, encoded
@@ -65,6 +69,8 @@ type Order struct {
 	Limits  []Limit // of resources, beside those that the launcher has
 	Nice    *int    // -20 to 19; nil: the launcher's
 	Pin     *Pin    // the command must be this file; nil: any
+	// Ignored are the signals that the launcher ignores, and the process will not: of signal n, bit n-1.
+	Ignored uint64
 	// Passed: 0, 1 and 2 are to be the three descriptors that lie in the socket PassedFD.
 	Passed bool
 }
@@ -86,7 +92,7 @@ type Pin struct {
 }
 
 const (
-	magic = 0x62776f31
+	magic = 0x62776f32
 
 	flagPassed = 1
 	flagPinned = 2
@@ -101,6 +107,7 @@ type header struct {
 	Major, Minor, CNsec                             uint32
 	Ino                                             uint64
 	Size, CTime                                     int64
+	Ignored                                         uint64
 }
 
 // Encode returns o as the process reads it. No text in it may have a NUL. The error is ErrTooLarge.
@@ -110,7 +117,7 @@ func (o *Order) encode(as binary.ByteOrder) ([]byte, error) {
 	gids, paths := o.Account.GIDs(), o.paths()
 	h := header{
 		Magic: magic, UID: o.Account.UID, GID: o.GID, OwnGroup: ^uint32(0), Umask: o.Umask,
-		Limits: uint32(len(o.Limits)), Groups: uint32(len(gids)), Paths: uint32(len(paths)), Args: uint32(len(o.Argv)), Envs: uint32(len(o.Env)),
+		Ignored: o.Ignored, Limits: uint32(len(o.Limits)), Groups: uint32(len(gids)), Paths: uint32(len(paths)), Args: uint32(len(o.Argv)), Envs: uint32(len(o.Env)),
 	}
 	if o.Account.OwnGroup {
 		h.OwnGroup = o.Account.GID

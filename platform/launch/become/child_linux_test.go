@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"batchwarden/platform/account"
 )
 
@@ -105,7 +107,7 @@ func order() *Order {
 	return &Order{
 		Account: account.Account{Name: "a", UID: 4200, GID: 4200, Groups: []account.Group{{GID: 4200}, {GID: 4400}}, OwnGroup: true},
 		GID:     4400, Argv: []string{"true", "x", ""}, Env: []string{"PATH=/usr/bin:relative::/bin", "A=b"}, Dir: "/", Umask: 0o22,
-		Pin: &Pin{Major: 1, Minor: 2, Ino: 3, Size: 4, CTime: 5, CNsec: 6},
+		Pin: &Pin{Major: 1, Minor: 2, Ino: 3, Size: 4, CTime: 5, CNsec: 6}, Ignored: 1<<12 | 1<<63,
 	}
 }
 
@@ -299,45 +301,61 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
-// TestBecomes: with root's rights the order is carried out, to the command's own words.
-func TestBecomes(t *testing.T) {
+// begun is the program with root's rights and an order, and out what it writes.
+func (p built) begun(t *testing.T, o *Order, out io.Writer) (talk *os.File, cmd *exec.Cmd) {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		if os.Getenv("BATCHWARDEN_NO_SKIP") == "1" {
 			t.Fatal("needs root; run: sudo make test")
 		}
 		t.Skip("needs root; run: sudo make test")
 	}
-	program := compiled(t)
-	nice := 7
-	o := order()
-	o.Pin, o.Nice, o.Limits = nil, &nice, []Limit{{Resource: syscall.RLIMIT_NOFILE, Soft: 50, Hard: 60}}
-	o.Argv = []string{"sh", "-c", "ulimit -Sn; ulimit -Hn; nice; umask; id -u; id -g; id -G; pwd; cat /proc/self/oom_score_adj; echo $A; ls /proc/$$/fd"}
 	pair, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ours, theirs := os.NewFile(uintptr(pair[0]), "ours"), os.NewFile(uintptr(pair[1]), "theirs")
-	defer ours.Close()
+	talk, theirs := os.NewFile(uintptr(pair[0]), "ours"), os.NewFile(uintptr(pair[1]), "theirs")
+	t.Cleanup(func() { _ = talk.Close() })
 	left, err := os.Open("/") // one that the launcher left open
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer left.Close()
-	var out strings.Builder
-	cmd := exec.Command(program.file)
-	cmd.Env, cmd.Stdout, cmd.ExtraFiles = []string{}, &out, []*os.File{theirs, nil, left}
+	cmd = exec.Command(p.file)
+	cmd.Env, cmd.Stdout, cmd.ExtraFiles = []string{}, out, []*os.File{theirs, nil, left}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	slow := time.AfterFunc(20*time.Second, func() { _ = cmd.Process.Kill() }) // shows as a signal
+	t.Cleanup(func() { slow.Stop() })
 	if err := theirs.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := ours.Write(encoded(t, o)); err != nil {
+	if _, err := talk.Write(encoded(t, o)); err != nil {
 		t.Fatal(err)
 	}
-	r, err := ReadAnswer(ours)
-	if runtime.GOARCH == "s390x" && err == nil && r.Step == "exec" && r.Errno == syscall.ENOSYS {
-		t.Log("qemu-user before 8.0 has no execveat(2): the process was the other user, proved it, and had opened the command")
+	return talk, cmd
+}
+
+// noExecveat reports that this is qemu-user before 8.0, which has no execveat(2): the process was the other user, proved
+// it, and had opened the command.
+func noExecveat(r Report, err error) bool {
+	return runtime.GOARCH == "s390x" && err == nil && r.Step == "exec" && r.Errno == syscall.ENOSYS
+}
+
+// TestBecomes: with root's rights the order is carried out, to the command's own words.
+func TestBecomes(t *testing.T) {
+	nice := 7
+	o := order()
+	o.Pin, o.Nice, o.Limits = nil, &nice, []Limit{{Resource: syscall.RLIMIT_NOFILE, Soft: 50, Hard: 60}}
+	o.Argv = []string{"sh", "-c", "ulimit -Sn; ulimit -Hn; nice; umask; id -u; id -g; id -G; pwd; cat /proc/self/oom_score_adj; echo $A; ls /proc/$$/fd"}
+	var out strings.Builder
+	talk, cmd := compiled(t).begun(t, o, &out)
+	if _, err := talk.Write([]byte{Go}); err != nil {
+		t.Fatal(err)
+	}
+	r, err := ReadAnswer(talk)
+	if noExecveat(r, err) {
 		_ = cmd.Wait() // with 125
 		return
 	}
@@ -349,5 +367,32 @@ func TestBecomes(t *testing.T) {
 	}
 	if got, want := out.String(), "50\n60\n7\n0022\n4200\n4400\n4400 4200\n/\n0\nb\n0\n1\n2\n"; got != want {
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// TestLastWord: without it nothing is executed, whatever the order says.
+func TestLastWord(t *testing.T) {
+	program := compiled(t)
+	for name, word := range map[string]string{"none": "", "another": "G"} {
+		o := order()
+		o.Pin, o.Argv = nil, []string{"echo", "executed"}
+		var out strings.Builder
+		talk, cmd := program.begun(t, o, &out)
+		waiting := []unix.PollFd{{Fd: int32(talk.Fd()), Events: unix.POLLIN}}
+		if n, err := unix.Poll(waiting, 200); n != 0 {
+			t.Errorf("%s: it does not wait: %v", name, err)
+		}
+		if _, err := talk.Write([]byte(word)); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Shutdown(int(talk.Fd()), unix.SHUT_WR); err != nil {
+			t.Fatal(err)
+		}
+		if r, err := ReadAnswer(talk); err != nil || r.Step != "orders" {
+			t.Errorf("%s: %+v, %v", name, r, err)
+		}
+		if err := cmd.Wait(); err == nil || out.String() != "" {
+			t.Errorf("%s: %v, and it says %q", name, err, out.String())
+		}
 	}
 }

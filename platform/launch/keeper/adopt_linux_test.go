@@ -97,6 +97,7 @@ func TestNotTakenUp(t *testing.T) {
 			stranger.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Credential: &syscall.Credential{Uid: jobUID, Gid: jobUID}}
 
 			elsewhere := b.started("elsewhere", text)
+			time.Sleep(2 * clockTick) // the kernel tells births in ticks
 			if err := stranger.Start(); err != nil {
 				t.Fatal(err)
 			}

@@ -61,6 +61,7 @@ type child struct {
 	pid  int
 	exit *os.File // its pidfd: readable when it has ended
 	talk *os.File // its order goes there, and its answer comes back
+	left []byte   // of the order, what did not fit before it began
 	box  *box
 	// stopAt is when TERM is due, and killAt when KILL is; zero: never.
 	stopAt, killAt time.Time
@@ -161,7 +162,7 @@ func (k *keeper) follow(j *job, c *child, out *output) bool {
 	return true
 }
 
-// enterPlace writes down where the job's first process is, before it has its order: what is not written down ends by
+// enterPlace writes down where the job's first process is, before it has the last word: what is not written down ends by
 // itself with the launcher, and whatever became the command is found by the next one.
 func (k *keeper) enterPlace(j *job, c *child) {
 	k.mu.Lock()
@@ -229,7 +230,7 @@ func (k *keeper) start(j *job, p *plan) (_ *child, out *output, err error) {
 		}
 		files[1], files[2] = out.streams[0].file.Fd(), out.streams[1].file.Fd()
 	}
-	c, err := k.fork(b, files, p.stdio)
+	c, err := k.fork(b, files, p)
 	if err != nil {
 		return nil, out, fmt.Errorf("fork: %w", err)
 	}
@@ -244,8 +245,8 @@ func deadline(d time.Duration) time.Time {
 	return time.Now().Add(d)
 }
 
-// fork starts the child in its box with these for 0, 1 and 2. It waits for its order.
-func (k *keeper) fork(b *box, files []uintptr, passed *os.File) (*child, error) {
+// fork starts the child in its box with these for 0, 1 and 2. It finds its order, and waits for the last word.
+func (k *keeper) fork(b *box, files []uintptr, p *plan) (*child, error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
@@ -257,14 +258,18 @@ func (k *keeper) fork(b *box, files []uintptr, passed *os.File) (*child, error) 
 		return nil, errors.Join(err, talk.Close())
 	}
 	files = append(files, uintptr(pair[1]))
-	if passed != nil {
-		files = append(files, passed.Fd())
+	if p.stdio != nil {
+		files = append(files, p.stdio.Fd())
+	}
+	n, err := unix.Write(pair[0], p.text)
+	if err != nil && err != unix.EAGAIN {
+		return nil, errors.Join(err, talk.Close())
 	}
 	c, err := k.clone(b, files)
 	if err != nil {
 		return nil, errors.Join(err, talk.Close())
 	}
-	c.talk = talk
+	c.talk, c.left = talk, p.text[max(0, n):]
 	return c, nil
 }
 
@@ -305,7 +310,7 @@ func (k *keeper) clone(b *box, files []uintptr) (*child, error) {
 	return c, nil
 }
 
-// become gives the child its order, if the account still is what was decided about, and waits for its exec or failure.
+// become gives the child its last word, if the account still is what was decided about, and waits for its exec or failure.
 // One that takes longer than its timeout is stopped.
 func (k *keeper) become(c *child, p *plan) (become.Report, error) {
 	defer c.talk.Close()
@@ -319,7 +324,7 @@ func (k *keeper) become(c *child, p *plan) (become.Report, error) {
 		return report, nil
 	}
 	// One that ends before it has read all breaks the connection, and its answer tells why.
-	_, err := c.talk.Write(p.text)
+	_, err := c.talk.Write(append(slices.Clip(c.left), become.Go))
 	if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
 		err = nil
 	}

@@ -34,6 +34,7 @@ type keeper struct {
 	Config
 	root     bool
 	boot     string
+	ignored  uint64 // signals that we were started with, as become.Order has them
 	boxes    *boxes
 	journal  *journal
 	witness  *witness
@@ -75,7 +76,7 @@ func run(ctx context.Context, c Config) (err error) {
 		c.Accounts = account.System()
 	}
 	k := &keeper{
-		Config: c, root: os.Geteuid() == 0, boot: boottime.Boot(), life: ctx,
+		Config: c, root: os.Geteuid() == 0, boot: boottime.Boot(), ignored: ignoredSignals(), life: ctx,
 		jobs: map[key]*job{}, live: map[uint64]*job{}, news: make(chan struct{}),
 	}
 	if err := os.MkdirAll(c.StateDir, 0o700); err != nil {

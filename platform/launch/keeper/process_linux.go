@@ -75,6 +75,18 @@ func uidOf(pid int) (uint32, bool) {
 	return uint32(uid), err == nil
 }
 
+// ignoredSignals are those that this process ignores, of signal n bit n-1; all that can be where nobody tells.
+func ignoredSignals() uint64 {
+	text, err := os.ReadFile("/proc/self/status")
+	_, after, _ := strings.Cut(string(text), "\nSigIgn:\t")
+	mask, _, _ := strings.Cut(after, "\n")
+	ignored, parseErr := strconv.ParseUint(mask, 16, 64)
+	if err != nil || parseErr != nil {
+		return ^uint64(1<<(unix.SIGKILL-1) | 1<<(unix.SIGSTOP-1))
+	}
+	return ignored
+}
+
 // auditSession is the number that the kernel gave the process, and all that come of it, when its login uid was set.
 // Only root can leave it. 0: it has none.
 func auditSession(pid int) uint32 {

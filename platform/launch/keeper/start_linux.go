@@ -222,7 +222,7 @@ func (k *keeper) allowed(s *launch.Spec, requester uint32) (plan, error) {
 	s.Grace = cmp.Or(s.Grace, bounds.Grace)
 	p := plan{spec: s, requester: requester, ceilings: k.ceilings(), order: become.Order{
 		Account: a, GID: gid, File: program, Argv: argv, Env: env, Dir: cmp.Or(s.Dir, a.Home), Umask: umask, Pin: command.pin,
-		Passed: s.Stdio == launch.StdioPassed,
+		Passed: s.Stdio == launch.StdioPassed, Ignored: k.ignored,
 	}}
 	if s.Nice != 0 {
 		p.order.Nice = &s.Nice

@@ -16,11 +16,12 @@ static struct order {
 	u32 limits, groups, paths, args, envs, dev_major, dev_minor, ctime_nsec;
 	u64 ino;
 	__s64 size, ctime;
+	u64 ignored; /* signals, by bit: the launcher's own */
 } *o;
 
 static union {
 	struct order head;
-	char bytes[MAX_ORDER];
+	char bytes[MAX_ORDER + 1]; /* and the last word */
 } room;
 
 static struct limit {
@@ -89,7 +90,7 @@ static void read_order(void)
 {
 	o = &room.head;
 	u64 at = take(0, sizeof *o);
-	wrong(ORDERS, o->magic != 0x62776f31 || o->length > MAX_ORDER || o->length < at, MALFORMED, 1, o->length);
+	wrong(ORDERS, o->magic != 0x62776f32 || o->length > MAX_ORDER || o->length < at, MALFORMED, 1, o->length);
 	take(at, o->length);
 	wrong(ORDERS, o->uid == ~0u || o->umask > 0777 || o->flags > 7 || o->nice < -20 || o->nice > 19, MALFORMED, 2, 0);
 	wrong(ORDERS, o->limits > MAX_LIMITS || o->groups > MAX_GROUPS || !o->args, MALFORMED, 3, 0);
@@ -121,12 +122,13 @@ static void close_on_exec(void)
 	must(DESCRIPTORS, sys(fcntl, TALK, F_SETFD, 1));
 }
 
-/* reset_signals: the job begins with no signal blocked and none ignored, whatever the launcher was started with. */
+/* reset_signals: the job begins with no signal blocked and none ignored, whatever the launcher was started with. What
+ * that handles the exec has reset. */
 static void reset_signals(void)
 {
 	static const u64 none[8]; /* a struct sigaction of the kernel's that says SIG_DFL, and an empty set */
 	for (int sig = 1; sig <= 64; sig++)
-		if (sig != 9 && sig != 19) /* KILL, STOP */
+		if (o->ignored >> (sig - 1) & 1)
 			must(SIGNALS, sys(rt_sigaction, sig, none, 0, sizeof *none));
 	must(SIGNALS, sys(rt_sigprocmask, 2 /* SIG_SETMASK */, none, 0, sizeof *none));
 }
@@ -388,6 +390,9 @@ __attribute__((noreturn, used)) void become(void)
 		take_stdio();
 	because(0, ERRNO, 0, 0);
 	must(CHDIR, sys(chdir, texts[0]));
-	execute(find());
+	const char *path = find();
+	/* The last word: this process is written down, and the account still is what was decided about. */
+	wrong(ORDERS, room.bytes[take(o->length, o->length + 1) - 1] != 'g', MALFORMED, 11, 0);
+	execute(path);
 	__builtin_unreachable();
 }
