@@ -222,6 +222,9 @@ func (p parts) startAll(start func(string, func(context.Context) error), refresh
 			return nil
 		}
 		debug.SetGCPercent(gcPercent) // which collects at once
+		if err := heap.ForgetProgram(); err != nil {
+			p.log.Debug("what only the beginning needs of the program stays in memory", "err", err)
+		}
 		lockmem.Watch(ctx, watchEvery, func(err error) {
 			p.log.Error("the protection of this process's memory was undone", "err", err)
 		})

@@ -1,4 +1,4 @@
-// Package heap prepares the memory that Go's heap lies in.
+// Package heap takes memory for Go's heap before it is needed, and gives memory back that is needed no more.
 package heap
 
 import "runtime"

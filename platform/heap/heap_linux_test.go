@@ -21,6 +21,44 @@ func faults(t *testing.T) int64 {
 	return u.Minflt
 }
 
+// kilobytes is a line of one of this process's files in /proc.
+func kilobytes(t *testing.T, file, line string) (kib int) {
+	t.Helper()
+	text, err := os.ReadFile("/proc/self/" + file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, _ := strings.Cut(string(text), line)
+	if _, err := fmt.Sscan(after, &kib); err != nil {
+		t.Fatal(err)
+	}
+	return kib
+}
+
+// TestForgottenProgram: most of it is not in memory then, and it goes on.
+func TestForgottenProgram(t *testing.T) {
+	resident := func() int { return kilobytes(t, "status", "RssFile:") }
+	all, err := mappings()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range all { // as after a beginning
+		if m.modes == "r-xp" && strings.HasPrefix(m.file, "/") {
+			_, _, _ = unix.Syscall(unix.SYS_MADVISE, m.from, m.to-m.from, unix.MADV_POPULATE_READ) // before 5.14 less is there
+		}
+	}
+	before := resident()
+	if err := ForgetProgram(); err != nil {
+		t.Fatal(err)
+	}
+	after := resident()
+	if after > before*3/4 {
+		t.Errorf("%d KiB are there, %d before", after, before)
+	}
+	runtime.GC()
+	Reserve(1 << 20)
+}
+
 // TestReservedMemoryIsThere: what is allocated after Reserve waits for no page.
 func TestReservedMemoryIsThere(t *testing.T) {
 	if err := unix.Madvise(make([]byte, 1<<20), unix.MADV_POPULATE_WRITE); err != nil {
@@ -59,17 +97,7 @@ func TestReservedMemoryIsOfHugePages(t *testing.T) {
 		}
 		t.Skip("needs transparent huge pages: ", err)
 	}
-	huge := func() (kib int) {
-		sums, err := os.ReadFile("/proc/self/smaps_rollup")
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, line, _ := strings.Cut(string(sums), "AnonHugePages:")
-		if _, err := fmt.Sscan(line, &kib); err != nil {
-			t.Fatal(err)
-		}
-		return kib
-	}
+	huge := func() int { return kilobytes(t, "smaps_rollup", "AnonHugePages:") }
 	room, err := unix.Mmap(-1, 0, 8*hugePage, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON) // which nobody has used
 	if err != nil {
 		t.Fatal(err)
