@@ -97,13 +97,13 @@ func TestMetrics(t *testing.T) {
 		}
 	}
 	for name, n := range map[string]float64{
-		`batchwarden_decisions_total{kind="launch",verdict="allow",code="",realm="opcon"}`:                 1,
-		`batchwarden_decisions_total{kind="launch",verdict="deny",code="policy.denied",realm="opcon"}`:     1,
-		`batchwarden_decisions_total{kind="launch",verdict="deny",code="realm.unknown",realm="unknown"}`:   1,
-		`batchwarden_decisions_total{kind="retrieve",verdict="allow",code="",realm="opcon"}`:               1,
-		`batchwarden_decisions_total{kind="authorize",verdict="allow",code="",realm="opcon"}`:              1,
-		`batchwarden_decisions_total{kind="authorize",verdict="deny",code="policy.denied",realm="opcon"}`:  1,
-		`batchwarden_decisions_total{kind="authorize",verdict="deny",code="caller.unknown",realm="opcon"}`: 3,
+		`batchwarden_decisions_total{code="",kind="launch",realm="opcon",verdict="allow"}`:                 1,
+		`batchwarden_decisions_total{code="policy.denied",kind="launch",realm="opcon",verdict="deny"}`:     1,
+		`batchwarden_decisions_total{code="realm.unknown",kind="launch",realm="unknown",verdict="deny"}`:   1,
+		`batchwarden_decisions_total{code="",kind="retrieve",realm="opcon",verdict="allow"}`:               1,
+		`batchwarden_decisions_total{code="",kind="authorize",realm="opcon",verdict="allow"}`:              1,
+		`batchwarden_decisions_total{code="policy.denied",kind="authorize",realm="opcon",verdict="deny"}`:  1,
+		`batchwarden_decisions_total{code="caller.unknown",kind="authorize",realm="opcon",verdict="deny"}`: 3,
 		`batchwarden_requests_total{call="launch",code=""}`:                                                1,
 		`batchwarden_requests_total{call="launch",code="policy.denied"}`:                                   1,
 		`batchwarden_requests_total{call="authorize",code="caller.unknown"}`:                               3,
@@ -115,7 +115,7 @@ func TestMetrics(t *testing.T) {
 		`batchwarden_launch_step_seconds_count{step="decide"}`:                                             3,
 		`batchwarden_launch_step_seconds_count{step="start"}`:                                              1,
 		`batchwarden_deliveries_total{outcome="delivered"}`:                                                1,
-		`batchwarden_jobs_ended_total{state="exited",code="",realm="opcon"}`:                               1,
+		`batchwarden_jobs_ended_total{code="",realm="opcon",state="exited"}`:                               1,
 		`batchwarden_sync_attempts_total{outcome="ok"}`:                                                    1,
 		`batchwarden_sync_seconds_count`:                                                                   1,
 	} {
@@ -135,8 +135,8 @@ func TestMetrics(t *testing.T) {
 		`batchwarden_audit_room_low`:                                                 0,
 		`batchwarden_memory_slots_in_use`:                                            0,
 		`batchwarden_batch_users_unlisted`:                                           0,
-		`batchwarden_policy_state{realm="opcon",model="opcon",state="active"}`:       1,
-		`batchwarden_policy_version{realm="opcon",model="opcon"}`:                    1,
+		`batchwarden_policy_state{model="opcon",realm="opcon",state="active"}`:       1,
+		`batchwarden_policy_version{model="opcon",realm="opcon"}`:                    1,
 		`batchwarden_batch_user_version{batch_user="payroll",scope="machines/db01"}`: 1,
 		`batchwarden_batch_user_state{batch_user="payroll",scope="machines/db01",state="ready"}`: 1,
 	} {
@@ -206,7 +206,7 @@ func TestMetrics(t *testing.T) {
 		}
 	})
 	t.Run("documented", func(t *testing.T) { documented(t, page) })
-	t.Run("the rules", func(t *testing.T) { ruled(t, page) })
+	t.Run("the rules", func(t *testing.T) { ruled(t) })
 	t.Run("promtool takes the page", func(t *testing.T) {
 		r := b.CommandIn(testbed.Root, []byte(page), promtool(t), "check", "metrics")
 		if r.Code != 0 || r.Out+r.Err != "" {
@@ -231,7 +231,7 @@ func names(pattern *regexp.Regexp, text string) map[string]int {
 	return all
 }
 
-// documented wants every metric described, and every metric that is described.
+// documented wants every metric described; that there is each that is described, package metrics shows.
 func documented(t *testing.T, page string) {
 	text, err := os.ReadFile("metrics/METRICS.md")
 	if err != nil {
@@ -244,11 +244,6 @@ func documented(t *testing.T, page string) {
 		}
 		if described[name] != 1 {
 			t.Errorf("METRICS.md describes %s %d times", name, described[name])
-		}
-	}
-	for name := range described {
-		if there[name] == 0 {
-			t.Errorf("METRICS.md describes %s, which the daemon does not have", name)
 		}
 	}
 	for line := range parsed(t, page) {
@@ -267,20 +262,24 @@ func documented(t *testing.T, page string) {
 
 const rules = "../installer/linux/batchwarden.rules.yml"
 
-// ruled wants every metric that an alert names to be one that the daemon has.
-func ruled(t *testing.T, page string) {
+// ruled wants every metric that an alert names to be described.
+func ruled(t *testing.T) {
 	text, err := os.ReadFile(rules)
 	if err != nil {
 		t.Fatal(err)
 	}
-	there := names(helped, page)
+	descriptions, err := os.ReadFile("metrics/METRICS.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	there := names(listed, string(descriptions))
 	used := names(named, string(text))
 	if len(used) < 10 {
 		t.Errorf("the rules name %d metrics", len(used))
 	}
 	for name := range used {
 		if there[name] == 0 && there[strings.TrimSuffix(name, "_bucket")] == 0 {
-			t.Errorf("an alert needs %s, which the daemon does not have", name)
+			t.Errorf("an alert needs %s, which METRICS.md does not describe", name)
 		}
 	}
 }

@@ -76,7 +76,7 @@ type Monitor interface {
 	// LaunchStep is told how long a step of a launch took, by the names in monitor.go.
 	LaunchStep(step string, took time.Duration)
 	// Page is everything, as Prometheus reads it.
-	Page() []byte
+	Page() ([]byte, error)
 	// Unwritten says why it could not be left where the configuration wants it; "" when it is there.
 	Unwritten() string
 }

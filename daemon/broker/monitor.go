@@ -40,7 +40,7 @@ func (b *Broker) Metrics(ctx context.Context, p *peer.Connection) ([]byte, error
 	if refusal := c.isOperator(); refusal != nil {
 		return nil, refusal
 	}
-	return b.Monitor.Page(), nil
+	return b.Monitor.Page()
 }
 
 // Standing is how one batch user stands.

@@ -11,7 +11,7 @@ var states = []string{"ready", "stale", "expired", "rejected", "ambiguous"}
 
 // batchUsers is the credentials: all together, and one by one where they are
 // not too many.
-func batchUsers(p *page, from *Source) {
+func batchUsers(p *stand, from *Source) {
 	var listed []broker.Standing
 	total, count := 0, map[string]int{}
 	oldest, stale, rotation := 0.0, math.Inf(1), math.Inf(1)

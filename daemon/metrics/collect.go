@@ -7,7 +7,8 @@ import (
 	"slices"
 	"time"
 
-	"batchwarden/daemon/broker"
+	"github.com/prometheus/client_golang/prometheus"
+
 	"batchwarden/ipc/wire"
 )
 
@@ -15,28 +16,32 @@ import (
 // five. Where there are more, only the sums and extremes are shown.
 const mostListed = 200
 
-// Page is everything, in Prometheus's text format; empty before Watch.
-func (m *Metrics) Page() []byte {
-	from := m.source.Load()
-	if from == nil {
-		return nil
+// standing is how things stand, looked at when somebody asks. Which series there
+// are shows only then.
+type standing struct{ *Metrics }
+
+func (standing) Describe(chan<- *prometheus.Desc) {}
+
+func (m standing) Collect(to chan<- prometheus.Metric) {
+	if from := m.source.Load(); from != nil {
+		m.look(from, &stand{to: to})
 	}
-	p := &page{text: make([]byte, 0, 32<<10)}
+}
+
+func (m *Metrics) look(from *Source, p *stand) {
 	now, s := from.Broker.Now(), from.Broker.Picture()
 	m.program(p, &s)
 	m.state(p, &s, now)
-	m.answers(p)
-	m.vault(p, &s, now)
+	vault(p, &s, now)
 	policies(p, s.Policies)
 	batchUsers(p, from)
-	m.jobs(p, &s)
-	m.records(p, from)
+	jobs(p, &s)
+	records(p, from)
 	memory(p, from)
-	return p.text
 }
 
 // program is what runs, and since when.
-func (m *Metrics) program(p *page, s *wire.Status) {
+func (m *Metrics) program(p *stand, s *wire.Status) {
 	p.gauge("batchwarden_build_info", "Always 1; the labels say what runs.")
 	p.value(1, "version", m.o.Version, "goversion", runtime.Version())
 	p.gauge("batchwarden_start_timestamp_seconds", "When the daemon was started.")
@@ -46,7 +51,7 @@ func (m *Metrics) program(p *page, s *wire.Status) {
 }
 
 // state is whether the machine can do its work.
-func (m *Metrics) state(p *page, s *wire.Status, now time.Time) {
+func (m *Metrics) state(p *stand, s *wire.Status, now time.Time) {
 	p.gauge("batchwarden_state", "1 for the state that the service is in: starting, online or offline.")
 	for _, state := range []string{wire.StateStarting, wire.StateOnline, wire.StateOffline} {
 		p.value(truth(s.State == state), "state", state)
@@ -74,28 +79,8 @@ func suspendedFor(s *wire.Suspension, now time.Time) float64 {
 	return max(0, now.Sub(s.Since).Seconds())
 }
 
-// answers is what callers asked and got.
-func (m *Metrics) answers(p *page) {
-	p.counter("batchwarden_decisions_total", "Decisions by kind, verdict, code and realm; each has an audit record, or was refused because it could not have one.")
-	m.decisions.write(p)
-	p.counter("batchwarden_requests_total", `Answered requests by call and code; code "" is success, "failed" a caller that left.`)
-	m.requests.write(p)
-	p.counter("batchwarden_requests_overloaded_total", "Requests beyond what the client's entry allows at once or in a time (rate, concurrent).")
-	p.value(float64(m.overloaded.Load()))
-	p.histograms("batchwarden_request_seconds", "From a request that was read to its answer, by call.", "call", []string{Authorize, Launch, Retrieve}, m.calls)
-	p.histograms("batchwarden_launch_step_seconds", "Steps of a launch: caller, plan, decide, audit, start; one that was refused did not go through all.", "step", broker.Steps, m.steps)
-	p.counter("batchwarden_deliveries_total", "Passwords that were granted, by what came of it: delivered, failed (the caller left) or the code.")
-	m.deliveries.write(p)
-	p.counter("batchwarden_launches_not_started_total", "Launches that were granted and that the launcher refused or could not journal, by code and realm.")
-	m.notStarted.write(p)
-}
-
 // vault is how far this machine is behind Vault.
-func (m *Metrics) vault(p *page, s *wire.Status, now time.Time) {
-	p.counter("batchwarden_sync_attempts_total", "Attempts to sync by outcome: ok or the code of the failure.")
-	m.attempts.write(p)
-	p.family("batchwarden_sync_seconds", "histogram", "How long attempts to sync took.")
-	p.histogram(&m.syncs)
+func vault(p *stand, s *wire.Status, now time.Time) {
 	p.gauge("batchwarden_sync_last_success_timestamp_seconds", "When the last attempt to sync succeeded; 0: never.")
 	p.value(stamp(s.Sync.LastSuccess))
 	p.gauge("batchwarden_offline_seconds", "For how long Vault has not been reached; 0 while online.")
@@ -122,7 +107,7 @@ func (m *Metrics) vault(p *page, s *wire.Status, now time.Time) {
 	p.value(float64(s.LocalVault.Bytes))
 }
 
-func policies(p *page, all []wire.Policy) {
+func policies(p *stand, all []wire.Policy) {
 	each := func(name, help string, v func(*wire.Policy) float64) {
 		p.gauge(name, help)
 		for i := range all {
@@ -138,17 +123,15 @@ func policies(p *page, all []wire.Policy) {
 }
 
 // jobs are those that the launcher knows.
-func (m *Metrics) jobs(p *page, s *wire.Status) {
+func jobs(p *stand, s *wire.Status) {
 	p.gauge("batchwarden_jobs_running", "Jobs that run, as the launcher said within the last seconds.")
 	p.value(float64(s.Jobs.Running))
 	p.gauge("batchwarden_jobs_kept", "Jobs that have ended and are kept for their clients (jobs.keep).")
 	p.value(float64(s.Jobs.Kept))
-	p.counter("batchwarden_jobs_ended_total", "Ends of jobs by state (exited, failed, lost), code and realm; those while the daemon was down are counted when it is back.")
-	m.jobsEnded.write(p)
 }
 
 // records is the audit log.
-func (m *Metrics) records(p *page, from *Source) {
+func records(p *stand, from *Source) {
 	s := from.Audit.Stats()
 	p.gauge("batchwarden_audit_available", "1 while the audit log takes records; without it nothing is launched or retrieved.")
 	p.value(truth(from.Audit.Err() == nil))
@@ -156,8 +139,6 @@ func (m *Metrics) records(p *page, from *Source) {
 	p.value(float64(s.Records))
 	p.gauge("batchwarden_audit_unsynced_seconds", "How long the oldest audit record that is not on the disk has waited; 0: all are.")
 	p.value(s.Unsynced.Seconds())
-	p.family("batchwarden_audit_flush_seconds", "histogram", "From writing the oldest audit record of a flush until it is on the disk; audit.sync is part of it.")
-	p.histogram(&m.flush)
 	p.gauge("batchwarden_audit_free_bytes", "Room on the audit log's disk; not there where the platform does not tell.")
 	if s.Free >= 0 {
 		p.value(float64(s.Free))
@@ -169,7 +150,7 @@ func (m *Metrics) records(p *page, from *Source) {
 }
 
 // memory is the locked memory and the Go runtime's.
-func memory(p *page, from *Source) {
+func memory(p *stand, from *Source) {
 	u := from.Arena.Usage()
 	p.gauge("batchwarden_memory_slots", "Slots of locked memory: how many passwords can be handed out at once.")
 	p.value(float64(u.Slots))

@@ -1,11 +1,9 @@
 package metrics
 
 import (
-	"maps"
-	"slices"
 	"sync"
-	"sync/atomic"
-	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // mostSeries bounds a tally. Labels have few values by what they are; should
@@ -14,59 +12,56 @@ const mostSeries = 500
 
 // tally counts by the values of its labels.
 type tally struct {
-	labels []string
+	*prometheus.CounterVec
 
-	mu sync.Mutex // guards what follows
-	n  map[[4]string]uint64
+	mu sync.Mutex // guards n
+	n  map[[4]string]prometheus.Counter
 }
 
-// add counts one. It keeps the values.
+func (m *Metrics) tally(name, help string, labels ...string) *tally {
+	t := &tally{CounterVec: prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels), n: map[[4]string]prometheus.Counter{}}
+	m.registry.MustRegister(t)
+	return t
+}
+
+// add counts one. It keeps the values, of which there are as many as labels.
 func (t *tally) add(values ...string) {
 	var key [4]string
-	copy(key[:], values)
+	n := copy(key[:], values)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.n == nil {
-		t.n = map[[4]string]uint64{}
-	}
-	if _, known := t.n[key]; !known && len(t.n) >= mostSeries {
-		key = [4]string{"other", "other", "other", "other"}
-	}
-	t.n[key]++
-}
-
-// write puts all counts on the page, in order.
-func (t *tally) write(p *page) {
-	t.mu.Lock()
-	n := maps.Clone(t.n)
-	t.mu.Unlock()
-	for _, key := range slices.SortedFunc(maps.Keys(n), func(a, b [4]string) int { return slices.Compare(a[:], b[:]) }) {
-		var pairs []string
-		for i, name := range t.labels {
-			pairs = append(pairs, name, key[i])
+	one := t.n[key]
+	if one == nil {
+		if len(t.n) >= mostSeries {
+			key = [4]string{"other", "other", "other", "other"}
 		}
-		p.value(float64(n[key]), pairs...)
+		for i, value := range key {
+			key[i] = text(value)
+		}
+		one = t.WithLabelValues(key[:n]...)
+		t.n[key] = one
 	}
+	one.Inc()
 }
 
-// bounds are the upper ends of a histogram's classes: from an answer out of
-// memory to a sync that hangs.
-var bounds = [...]time.Duration{
-	100 * time.Microsecond, 250 * time.Microsecond, time.Millisecond, 5 * time.Millisecond, 25 * time.Millisecond,
-	100 * time.Millisecond, 500 * time.Millisecond, 2 * time.Second, 10 * time.Second,
-}
+// buckets are the upper ends of a histogram's classes, in seconds: from an answer out
+// of memory to a sync that hangs.
+var buckets = []float64{.0001, .00025, .001, .005, .025, .1, .5, 2, 10}
 
-// histogram counts times by class. The zero value is empty.
-type histogram struct {
-	counts [len(bounds) + 1]atomic.Uint64 // the last: above all bounds
-	sum    atomic.Int64                   // nanoseconds
-}
-
-func (h *histogram) observe(d time.Duration) {
-	i := 0
-	for i < len(bounds) && d > bounds[i] {
-		i++
+// times are a histogram of what takes time, for each value of a label.
+func (m *Metrics) times(name, help, label string, values ...string) map[string]prometheus.Observer {
+	all := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets}, []string{label})
+	m.registry.MustRegister(all)
+	each := map[string]prometheus.Observer{}
+	for _, value := range values {
+		each[value] = all.WithLabelValues(value)
 	}
-	h.counts[i].Add(1)
-	h.sum.Add(int64(d))
+	return each
+}
+
+// time is a histogram of one thing.
+func (m *Metrics) time(name, help string) prometheus.Observer {
+	one := prometheus.NewHistogram(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets})
+	m.registry.MustRegister(one)
+	return one
 }

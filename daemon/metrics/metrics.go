@@ -5,10 +5,6 @@
 // things stand is looked at when somebody asks. METRICS.md describes each
 // metric. No label is a subject's name, a job or a secret, and each has few
 // values.
-//
-// The format is written here, in page.go: the client library is built upon
-// protobuf, and costs a process that holds secrets four megabytes of code and
-// 2.5 MiB of its 25. Tests read the page with the library's own parser.
 package metrics
 
 import (
@@ -16,6 +12,8 @@ import (
 	"iter"
 	"sync/atomic"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"batchwarden/daemon/audit"
 	"batchwarden/daemon/broker"
@@ -60,41 +58,41 @@ type Metrics struct {
 	realms atomic.Pointer[map[string]string] // those configured, by themselves
 	source atomic.Pointer[Source]
 
-	calls map[string]*histogram // by call
-	steps map[string]*histogram // of a launch
-	syncs histogram
-	flush histogram
+	registry *prometheus.Registry
 
-	requests   tally
-	overloaded atomic.Uint64
-	decisions  tally
-	notStarted tally
-	deliveries tally
-	jobsEnded  tally
-	attempts   tally
+	calls map[string]prometheus.Observer // by call
+	steps map[string]prometheus.Observer // of a launch
+	syncs prometheus.Observer
+	flush prometheus.Observer
+
+	requests   *tally
+	overloaded prometheus.Counter
+	decisions  *tally
+	notStarted *tally
+	deliveries *tally
+	jobsEnded  *tally
+	attempts   *tally
 
 	unwritten atomic.Pointer[string] // why the textfile is not there; nil: it is
 }
 
 // New measures from now on.
 func New(o Options) *Metrics {
-	m := &Metrics{
-		o:     o,
-		calls: map[string]*histogram{}, steps: map[string]*histogram{},
-		requests:   tally{labels: []string{"call", "code"}},
-		decisions:  tally{labels: []string{"kind", "verdict", "code", "realm"}},
-		notStarted: tally{labels: []string{"code", "realm"}},
-		deliveries: tally{labels: []string{"outcome"}},
-		jobsEnded:  tally{labels: []string{"state", "code", "realm"}},
-		attempts:   tally{labels: []string{"outcome"}},
-	}
+	m := &Metrics{o: o, registry: prometheus.NewPedanticRegistry()}
 	m.Configured(o.Realms)
-	for _, call := range []string{Authorize, Launch, Retrieve} {
-		m.calls[call] = &histogram{}
-	}
-	for _, step := range broker.Steps {
-		m.steps[step] = &histogram{}
-	}
+	m.registry.MustRegister(standing{m})
+	m.decisions = m.tally("batchwarden_decisions_total", "Decisions by kind, verdict, code and realm; each has an audit record, or was refused because it could not have one.", "kind", "verdict", "code", "realm")
+	m.requests = m.tally("batchwarden_requests_total", `Answered requests by call and code; code "" is success, "failed" a caller that left.`, "call", "code")
+	m.overloaded = prometheus.NewCounter(prometheus.CounterOpts{Name: "batchwarden_requests_overloaded_total", Help: "Requests beyond what the client's entry allows at once or in a time (rate, concurrent)."})
+	m.registry.MustRegister(m.overloaded)
+	m.calls = m.times("batchwarden_request_seconds", "From a request that was read to its answer, by call.", "call", Authorize, Launch, Retrieve)
+	m.steps = m.times("batchwarden_launch_step_seconds", "Steps of a launch: caller, plan, decide, audit, start; one that was refused did not go through all.", "step", broker.Steps...)
+	m.deliveries = m.tally("batchwarden_deliveries_total", "Passwords that were granted, by what came of it: delivered, failed (the caller left) or the code.", "outcome")
+	m.notStarted = m.tally("batchwarden_launches_not_started_total", "Launches that were granted and that the launcher refused or could not journal, by code and realm.", "code", "realm")
+	m.attempts = m.tally("batchwarden_sync_attempts_total", "Attempts to sync by outcome: ok or the code of the failure.", "outcome")
+	m.syncs = m.time("batchwarden_sync_seconds", "How long attempts to sync took.")
+	m.jobsEnded = m.tally("batchwarden_jobs_ended_total", "Ends of jobs by state (exited, failed, lost), code and realm; those while the daemon was down are counted when it is back.", "state", "code", "realm")
+	m.flush = m.time("batchwarden_audit_flush_seconds", "From writing the oldest audit record of a flush until it is on the disk; audit.sync is part of it.")
 	return m
 }
 
@@ -103,7 +101,7 @@ func (m *Metrics) Watch(s Source) { m.source.Store(&s) }
 
 // Called is told how long one of the Calls took and what came of it.
 func (m *Metrics) Called(call string, took time.Duration, err error) {
-	m.calls[call].observe(took)
+	m.calls[call].Observe(took.Seconds())
 	m.requests.add(call, codeOf(err))
 }
 
@@ -119,20 +117,20 @@ func codeOf(err error) string {
 }
 
 // Overloaded is told of a request that was not let in.
-func (m *Metrics) Overloaded() { m.overloaded.Add(1) }
+func (m *Metrics) Overloaded() { m.overloaded.Inc() }
 
 // LaunchStep is told how long a step of a launch took.
-func (m *Metrics) LaunchStep(step string, took time.Duration) { m.steps[step].observe(took) }
+func (m *Metrics) LaunchStep(step string, took time.Duration) { m.steps[step].Observe(took.Seconds()) }
 
 // Attempted is told how an attempt to sync ended and how long it took.
 func (m *Metrics) Attempted(code string, took time.Duration) {
 	m.attempts.add(code)
-	m.syncs.observe(took)
+	m.syncs.Observe(took.Seconds())
 }
 
 // Flushed is told how long the oldest of the audit records that came onto the
 // disk had waited.
-func (m *Metrics) Flushed(waited time.Duration) { m.flush.observe(waited) }
+func (m *Metrics) Flushed(waited time.Duration) { m.flush.Observe(waited.Seconds()) }
 
 // decided are the kinds of audit records that are decisions.
 var decided = map[string]bool{

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"os"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 
@@ -63,8 +65,12 @@ func watching(n int) *Metrics {
 }
 
 // parse reads a page as Prometheus does.
-func parse(t *testing.T, page []byte) map[string]*dto.MetricFamily {
+func parse(t *testing.T, m *Metrics) map[string]*dto.MetricFamily {
 	t.Helper()
+	page, err := m.Page()
+	if err != nil {
+		t.Fatal(err)
+	}
 	parser := expfmt.NewTextParser(model.LegacyValidation)
 	all, err := parser.TextToMetricFamilies(bytes.NewReader(page))
 	if err != nil {
@@ -73,15 +79,25 @@ func parse(t *testing.T, page []byte) map[string]*dto.MetricFamily {
 	return all
 }
 
+// label is the value of one of a series.
+func label(m *dto.Metric, name string) string {
+	for _, l := range m.Label {
+		if l.GetName() == name {
+			return l.GetValue()
+		}
+	}
+	return ""
+}
+
 func TestPage(t *testing.T) {
-	if page := New(Options{}).Page(); len(page) > 0 {
-		t.Errorf("before Watch: %s", page)
+	if page, err := New(Options{}).Page(); len(page) > 0 || err != nil {
+		t.Errorf("before Watch: %s, %v", page, err)
 	}
 	m := watching(3)
 	m.Called(Launch, 3*time.Millisecond, nil)
 	m.Called(Launch, time.Minute, wire.NewProblem(wire.PolicyDenied, ""))
 	m.Called(Retrieve, 0, errors.New("broken pipe"))
-	all := parse(t, m.Page())
+	all := parse(t, m)
 
 	times := all["batchwarden_request_seconds"]
 	for _, one := range times.Metric {
@@ -112,7 +128,7 @@ func TestPage(t *testing.T) {
 	if fmt.Sprint(codes) != "map[launch :1 launch policy.denied:1 retrieve failed:1]" {
 		t.Errorf("requests: %v", codes)
 	}
-	if v := all["batchwarden_build_info"].Metric[0].Label[0].GetValue(); v != "v\"1\\\n?" {
+	if v := label(all["batchwarden_build_info"].Metric[0], "version"); v != "v\"1\\\n?" {
 		t.Errorf("version %q", v)
 	}
 	if p := all["batchwarden_problems"].Metric; len(p) != 2 || p[0].Gauge.GetValue() != 2 {
@@ -120,6 +136,44 @@ func TestPage(t *testing.T) {
 	}
 	if m := all["batchwarden_audit_free_bytes"].GetMetric(); len(m) != 0 {
 		t.Errorf("room that is not known: %v", m)
+	}
+}
+
+// TestDocumented: METRICS.md has all metrics, those too that nobody has counted or set yet, and no others.
+func TestDocumented(t *testing.T) {
+	m, there := watching(3), map[string]int{}
+	series := make(chan prometheus.Metric, 1000)
+	p := &stand{to: series}
+	m.look(m.source.Load(), p)
+	for _, name := range p.families {
+		there[name]++
+	}
+	descriptions := make(chan *prometheus.Desc, 1000)
+	m.registry.Describe(descriptions)
+	for range len(descriptions) {
+		_, name, _ := strings.Cut((<-descriptions).String(), `fqName: "`)
+		name, _, _ = strings.Cut(name, `"`)
+		there[name]++
+	}
+	text, err := os.ReadFile("METRICS.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	described := map[string]int{}
+	for line := range strings.Lines(string(text)) {
+		if rest, ok := strings.CutPrefix(line, "| `batchwarden_"); ok {
+			name, _, _ := strings.Cut(rest, "`")
+			described["batchwarden_"+name]++
+		}
+	}
+	for name := range there {
+		if described[name] != 1 || there[name] != 1 {
+			t.Errorf("%s is described %d times, and there are %d", name, described[name], there[name])
+		}
+		delete(described, name)
+	}
+	if len(described) > 0 {
+		t.Errorf("described, and not there: %v", described)
 	}
 }
 
@@ -133,7 +187,7 @@ func TestBatchUsers(t *testing.T) {
 		return 0
 	}
 	for _, c := range []struct{ n, listed int }{{1, 1}, {mostListed, mostListed}, {mostListed + 1, 0}, {10000, 0}} {
-		all := parse(t, watching(c.n).Page())
+		all := parse(t, watching(c.n))
 		if got := len(all["batchwarden_batch_user_version"].GetMetric()); got != c.listed {
 			t.Errorf("%d batch users: %d are listed, want %d", c.n, got, c.listed)
 		}
@@ -149,8 +203,14 @@ func TestBatchUsers(t *testing.T) {
 		if c.n > 1 && value(all, "batchwarden_batch_users_rotation_soonest_seconds") != -240 {
 			t.Errorf("%d batch users: %v", c.n, all["batchwarden_batch_users_rotation_soonest_seconds"])
 		}
-		if got := all["batchwarden_batch_users"].Metric[0].Gauge.GetValue(); got != float64(c.n) {
-			t.Errorf("%d batch users: %v are ready", c.n, got)
+		for _, m := range all["batchwarden_batch_users"].Metric {
+			want := 0
+			if label(m, "state") == "ready" {
+				want = c.n
+			}
+			if got := m.Gauge.GetValue(); got != float64(want) {
+				t.Errorf("%d batch users: %v are %s", c.n, got, label(m, "state"))
+			}
 		}
 		series := 0
 		for name, family := range all {
@@ -162,7 +222,7 @@ func TestBatchUsers(t *testing.T) {
 			t.Errorf("%d batch users have %d series", c.n, series)
 		}
 	}
-	none := parse(t, watching(0).Page())
+	none := parse(t, watching(0))
 	if len(none["batchwarden_batch_users_stale_soonest_seconds"].GetMetric()) != 0 {
 		t.Error("nobody is stale at some time")
 	}
@@ -178,7 +238,7 @@ func TestRecordedIsBounded(t *testing.T) {
 	m.Recorded(&audit.Record{Kind: audit.Launch, Verdict: audit.Allow, Realm: "opcon"}, audit.ErrUnavailable)
 	m.Recorded(&audit.Record{Kind: audit.JobEnded, Job: &audit.Job{State: "exited"}}, audit.ErrUnavailable)
 	m.Recorded(&audit.Record{Kind: audit.Begun}, nil)
-	all := parse(t, m.Page())
+	all := parse(t, m)
 	sum := 0.0
 	for _, one := range all["batchwarden_decisions_total"].Metric {
 		sum += one.Counter.GetValue()
@@ -203,10 +263,10 @@ func TestCountingSideBySide(t *testing.T) {
 		})
 	}
 	for range 20 {
-		parse(t, m.Page())
+		parse(t, m)
 	}
 	all.Wait()
-	page := parse(t, m.Page())
+	page := parse(t, m)
 	if n := page["batchwarden_decisions_total"].Metric[0].Counter.GetValue(); n != 4000 {
 		t.Errorf("%v decisions", n)
 	}

@@ -1,71 +1,62 @@
 package metrics
 
 import (
-	"strconv"
+	"bytes"
+	"fmt"
+	"slices"
 	"strings"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/common/expfmt"
 )
 
-// page is a text in Prometheus's text format, version 0.0.4. A family of
-// series is begun by counter, gauge or histogram, and then has its values.
-type page struct {
-	text []byte
-	name string // of the family
+// Page is everything, in Prometheus's text format; empty before Watch.
+func (m *Metrics) Page() ([]byte, error) {
+	if m.source.Load() == nil {
+		return nil, nil
+	}
+	families, err := m.registry.Gather()
+	if err != nil {
+		return nil, fmt.Errorf("metrics: %w", err)
+	}
+	var text bytes.Buffer
+	for _, family := range families {
+		if _, err := expfmt.MetricFamilyToText(&text, family); err != nil {
+			return nil, fmt.Errorf("metrics: %w", err)
+		}
+	}
+	return text.Bytes(), nil
 }
 
-func (p *page) counter(name, help string) { p.family(name, "counter", help) }
-func (p *page) gauge(name, help string)   { p.family(name, "gauge", help) }
+// stand are the metrics of how things stand. A family of series is begun by
+// counter or gauge, and then has its values.
+type stand struct {
+	to       chan<- prometheus.Metric
+	families []string
+	help     string
+	kind     prometheus.ValueType
+}
 
-func (p *page) family(name, kind, help string) {
-	p.name = name
-	p.text = append(p.text, "# HELP "+name+" "+help+"\n# TYPE "+name+" "+kind+"\n"...)
+func (s *stand) counter(name, help string) { s.family(name, help, prometheus.CounterValue) }
+func (s *stand) gauge(name, help string)   { s.family(name, help, prometheus.GaugeValue) }
+
+func (s *stand) family(name, help string, kind prometheus.ValueType) {
+	s.families, s.help, s.kind = append(s.families, name), help, kind
 }
 
 // value is one series of the family; labels are names and values in turn.
-func (p *page) value(v float64, labels ...string) { p.series("", v, labels) }
-
-// histograms is a family of one histogram for each value of a label.
-func (p *page) histograms(name, help, label string, order []string, all map[string]*histogram) {
-	p.family(name, "histogram", help)
-	for _, value := range order {
-		p.histogram(all[value], label, value)
+func (s *stand) value(v float64, labels ...string) {
+	var names, values []string
+	for pair := range slices.Chunk(labels, 2) {
+		names, values = append(names, pair[0]), append(values, text(pair[1]))
 	}
+	name := s.families[len(s.families)-1]
+	s.to <- prometheus.MustNewConstMetric(prometheus.NewDesc(name, s.help, names, nil), s.kind, v, values...)
 }
 
-func (p *page) histogram(h *histogram, labels ...string) {
-	var n uint64
-	for i := range h.counts {
-		n += h.counts[i].Load()
-		le := "+Inf"
-		if i < len(bounds) {
-			le = number(bounds[i].Seconds())
-		}
-		p.series("_bucket", float64(n), append(labels[:len(labels):len(labels)], "le", le))
-	}
-	p.series("_sum", time.Duration(h.sum.Load()).Seconds(), labels)
-	p.series("_count", float64(n), labels)
-}
-
-func (p *page) series(suffix string, v float64, labels []string) {
-	p.text = append(append(p.text, p.name...), suffix...)
-	for i := 0; i < len(labels); i += 2 {
-		open := byte(',')
-		if i == 0 {
-			open = '{'
-		}
-		p.text = append(p.text, open)
-		p.text = append(append(append(p.text, labels[i]...), `="`...), escaped.Replace(strings.ToValidUTF8(labels[i+1], "?"))...)
-		p.text = append(p.text, '"')
-	}
-	if len(labels) > 0 {
-		p.text = append(p.text, '}')
-	}
-	p.text = append(append(append(p.text, ' '), number(v)...), '\n')
-}
-
-var escaped = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
-
-func number(v float64) string { return strconv.FormatFloat(v, 'f', -1, 64) }
+// text is a label's value, whatever was in it.
+func text(value string) string { return strings.ToValidUTF8(value, "?") }
 
 func truth(yes bool) float64 {
 	if yes {

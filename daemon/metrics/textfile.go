@@ -35,7 +35,10 @@ func (m *Metrics) KeepTextfile(ctx context.Context, log *slog.Logger) error {
 
 // leave writes the textfile once.
 func (m *Metrics) leave(log *slog.Logger) {
-	err := safefile.WriteAtomic(m.o.Textfile, m.Page(), 0o644)
+	page, err := m.Page()
+	if err == nil {
+		err = safefile.WriteAtomic(m.o.Textfile, page, 0o644)
+	}
 	if err == nil {
 		m.unwritten.Store(nil)
 		return
