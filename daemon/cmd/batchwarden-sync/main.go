@@ -19,6 +19,7 @@ import (
 	"batchwarden/daemon/config"
 	"batchwarden/platform/confine"
 	"batchwarden/platform/lockmem"
+	"batchwarden/platform/service"
 	"batchwarden/vault/errand"
 	"batchwarden/vault/remote"
 	"batchwarden/vault/sealed"
@@ -36,6 +37,7 @@ func main() {
 		flag.Usage()
 		os.Exit(exitUsage)
 	}
+	service.ShareProcessors() // the others are the server's or the jobs'
 	collectLater()
 	if err := run(*file, os.Stdin, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "batchwarden-sync:", err)
