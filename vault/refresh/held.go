@@ -111,5 +111,31 @@ func (r *Refresher) snapshot() *snapshot.Snapshot {
 		}
 		serve = append(serve, h)
 	}
-	return snapshot.New(r.o.Machine, serve)
+	s := r.replaced(serve)
+	if s == nil {
+		s = snapshot.New(r.o.Machine, serve)
+	}
+	r.last, r.served = s, serve
+	return s
+}
+
+// replaced is the last snapshot with what is another one in serve; nil where they are not the same documents.
+func (r *Refresher) replaced(serve []*snapshot.Held) *snapshot.Snapshot {
+	if r.last == nil || len(serve) != len(r.served) {
+		return nil
+	}
+	var newer []*snapshot.Held
+	for i, h := range serve {
+		switch was := r.served[i]; {
+		case h == was:
+		case h.ID != was.ID:
+			return nil
+		default:
+			newer = append(newer, h)
+		}
+	}
+	if len(newer) > len(serve)/8 {
+		return nil // making all anew is cheaper
+	}
+	return r.last.Replaced(newer)
 }

@@ -130,6 +130,8 @@ type Refresher struct {
 
 	// Only Run's goroutine touches what is below.
 	schedule
+	last    *snapshot.Snapshot // and what it was made of
+	served  []*snapshot.Held
 	held    entries
 	memory  memory
 	indexes map[string]errand.Index   // by scope: the index as it was last dealt with

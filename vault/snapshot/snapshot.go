@@ -141,7 +141,7 @@ type Snapshot struct {
 // that maps would take.
 type alias struct {
 	name string
-	user *User
+	user int // of users
 }
 
 // New returns what of entries is in force on machine: the nearest scope wins. It keeps the entries.
@@ -186,6 +186,22 @@ func New(machine string, entries []*Held) *Snapshot {
 		slices.SortStableFunc(list, func(a, b alias) int { return strings.Compare(a.name, b.name) })
 	}
 	return s
+}
+
+// Replaced returns s with these in the place of the batch users in force that have their IDs, as New would; nil
+// where that changes more, and New has to say what. It keeps them. A changed password takes a small part of the
+// memory and time of New so.
+func (s *Snapshot) Replaced(newer []*Held) *Snapshot {
+	next := *s
+	next.users = slices.Clone(s.users)
+	for _, h := range newer {
+		i, found := s.find(h.ID.Name)
+		if !found || h.BatchUser == nil || s.users[i].ID != h.ID || s.users[i].Ambiguous || !slices.Equal(h.BatchUser.Names, s.users[i].BatchUser.Names) {
+			return nil
+		}
+		next.users[i] = &User{Held: h, Name: h.ID.Name}
+	}
+	return &next
 }
 
 // makeAliases makes room for what all are called: to find that out later would cost more.
@@ -247,6 +263,7 @@ func rank(machine string, h *Held) int {
 }
 
 func (s *Snapshot) addUser(u *User, best []*Held) {
+	at := len(s.users)
 	u.Held, u.Name = best[0], best[0].ID.Name
 	if clash := clash(best); clash != "" {
 		h := *best[0]
@@ -259,7 +276,7 @@ func (s *Snapshot) addUser(u *User, best []*Held) {
 	for _, h := range best {
 		for _, n := range h.BatchUser.Names {
 			if n.Name != "" {
-				s.aliases[n.Where] = append(s.aliases[n.Where], alias{n.Name, u})
+				s.aliases[n.Where] = append(s.aliases[n.Where], alias{n.Name, at})
 			}
 		}
 	}
@@ -338,15 +355,15 @@ func (s *Snapshot) meant(realm, model, name string) []*User {
 		all = append(all, u)
 	}
 	for _, a := range s.called(realm, name) {
-		if !slices.Contains(all, a.user) {
-			all = append(all, a.user)
+		if u := s.users[a.user]; !slices.Contains(all, u) {
+			all = append(all, u)
 		}
 	}
 	for _, a := range s.called(model, name) {
 		// A name by model counts only for those that the realm has no name for. Of an ambiguous
 		// one only the first document is looked at, so there it always counts.
-		if (a.user.Ambiguous || a.user.BatchUser.Names.In(realm) == "") && !slices.Contains(all, a.user) {
-			all = append(all, a.user)
+		if u := s.users[a.user]; (u.Ambiguous || u.BatchUser.Names.In(realm) == "") && !slices.Contains(all, u) {
+			all = append(all, u)
 		}
 	}
 	return all
@@ -354,11 +371,15 @@ func (s *Snapshot) meant(realm, model, name string) []*User {
 
 // own returns the batch user whose own name it is; nil when there is none.
 func (s *Snapshot) own(name string) *User {
-	i, found := slices.BinarySearchFunc(s.users, name, func(u *User, name string) int { return strings.Compare(u.Name, name) })
+	i, found := s.find(name)
 	if !found {
 		return nil
 	}
 	return s.users[i]
+}
+
+func (s *Snapshot) find(name string) (at int, found bool) {
+	return slices.BinarySearchFunc(s.users, name, func(u *User, name string) int { return strings.Compare(u.Name, name) })
 }
 
 // called returns those that have the name in a realm or by a model.

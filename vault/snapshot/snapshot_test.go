@@ -3,6 +3,8 @@ package snapshot
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -185,4 +187,61 @@ func TestIDString(t *testing.T) {
 			t.Errorf("got %s, want %s", id, want)
 		}
 	}
+}
+
+// TestReplaced: what Replaced makes New would have made, and what it was made from stays as it is.
+func TestReplaced(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	pick := func(from ...string) string { return from[random.IntN(len(from))] }
+	document := func(id ID, version int64) *Held {
+		h := &Held{Entry: Entry{ID: id, Version: version}, Box: []byte(fmt.Sprint(version))}
+		if id.Kind == PolicyKind {
+			h.Policy = &Policy{Model: "opcon"}
+			return h
+		}
+		h.BatchUser = &BatchUser{Username: "u", Names: NamesOf(map[string]string{"opcon": pick("a", "x", "y"), "uac": pick("", "b", "z")})}
+		return h
+	}
+	replaced := 0
+	for range 20_000 {
+		var old, next, newer []*Held
+		for _, scope := range []string{"machines/db01", "groups/g", "groups/h", "platforms/unix", "machines/other"} {
+			for _, name := range []string{"a", "b", "c"} {
+				if random.IntN(3) == 0 {
+					old = append(old, document(ID{scope, pickKind(random), name}, 1))
+				}
+			}
+		}
+		for _, h := range old {
+			if random.IntN(4) == 0 {
+				again := document(h.ID, 2)
+				if h.BatchUser != nil && random.IntN(4) > 0 {
+					again.BatchUser.Names = h.BatchUser.Names
+				}
+				newer, h = append(newer, again), again
+			}
+			next = append(next, h)
+		}
+		s := New("db01", old)
+		got := s.Replaced(newer)
+		if !reflect.DeepEqual(s, New("db01", old)) {
+			t.Fatalf("%v: the one that it was made from is another one", old)
+		}
+		if got == nil {
+			continue
+		}
+		if replaced += len(newer); !reflect.DeepEqual(got, New("db01", next)) {
+			t.Fatalf("%v with %v:\ngot  %+v\nwant %+v", old, newer, got, New("db01", next))
+		}
+	}
+	if replaced < 1000 {
+		t.Errorf("%d were replaced: this test shows nothing", replaced)
+	}
+}
+
+func pickKind(random *rand.Rand) Kind {
+	if random.IntN(8) == 0 {
+		return PolicyKind
+	}
+	return BatchUserKind
 }
