@@ -73,7 +73,7 @@ daemon                    : daemon/audit daemon/broker daemon/config daemon/logs
 daemon/cmd/batchwardend         : daemon daemon/config daemon/version daemon/policy daemon/policy/automic daemon/policy/stonebranch daemon/policy/opcon platform/service daemon/logs
 daemon/cmd/batchwarden          : daemon/audit daemon/config daemon/doctor daemon/version daemon/policy daemon/policy/automic daemon/policy/stonebranch daemon/policy/opcon daemon/strict installer/linux ipc/client ipc/wire platform/account platform/account/create platform/account/nss platform/disk platform/hostkey platform/hostkey/mint platform/kernel platform/launch/keeper platform/localsock platform/lockmem platform/process platform/safefile platform/service/manage vault/admin vault/documents vault/errand vault/probe vault/sealed vault/snapshot platform/facts
 daemon/cmd/batchwarden-launcher : daemon/config daemon/limits daemon/version platform/account/nss platform/launch/become platform/launch/keeper platform/pam platform/service platform/watch daemon/logs
-daemon/cmd/batchwarden-sync     : daemon/config vault/errand vault/remote vault/sealed vault/snapshot platform/confine platform/lockmem
+daemon/cmd/batchwarden-sync     : daemon/config vault/errand vault/remote vault/sealed vault/snapshot platform/confine platform/lockmem platform/service
 
 platform/secret/secrettest :
 daemon/policy/policytest : daemon/policy
