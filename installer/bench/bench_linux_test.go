@@ -55,7 +55,7 @@ func TestQuickRunMeasuresCalls(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := 17; len(found.list) != want {
+	if want := 18; len(found.list) != want {
 		t.Errorf("%d figures, want %d", len(found.list), want)
 	}
 }

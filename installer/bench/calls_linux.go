@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha256"
@@ -256,17 +255,14 @@ func (c *caller) usual() (once func() error) {
 	}
 }
 
-// lean makes a call with as little work on this side as can be, so that the other side's is what is measured.
+// lean makes a call by a line.
 func (c *caller) lean() (once func() error) {
-	request, in := handwritten(c.method, c.path, c.body), bufio.NewReader(c.conn)
+	request, line := handwritten(c.method, c.path, c.body), newLine(c.conn)
 	return func() error {
 		if c.far != nil {
 			c.conn.Bring(c.far)
 		}
-		if _, err := c.conn.Write(request); err != nil {
-			return err
-		}
-		answer, err := http.ReadResponse(in, nil)
+		answer, err := line.ask(request)
 		if err != nil {
 			return err
 		}
@@ -466,9 +462,4 @@ func (k *kept) ask(request []byte) (time.Duration, error) {
 		err = fmt.Errorf("answer %q", k.room[:n])
 	}
 	return took, err
-}
-
-// handwritten is a request as it goes over the wire.
-func handwritten(method, path, body string) []byte {
-	return fmt.Appendf(nil, "%s %s HTTP/1.1\r\nHost: batchwarden\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", method, path, len(body), body)
 }

@@ -53,10 +53,15 @@ func prepare(bed *testbed.Bed, quick bool) (t *table, err error) {
 	}
 	client := bed.Client(bed.Accounts.LSAM)
 	t.closers = append(t.closers, func() error { client.CloseIdleConnections(); return nil })
+	line, err := toDaemon(bed)
+	if err != nil {
+		return nil, err
+	}
+	t.closers = append(t.closers, line.conn.Close)
 	t.groups = []group{
 		{reference: raw, figures: []*figure{repeated(bare)}},
 		{reference: bare, figures: []*figure{authorize(client, question), retrieve(bed)}},
-		{reference: spawn, why: why, figures: []*figure{launch(client)}},
+		{reference: spawn, why: why, figures: []*figure{launch(line)}},
 	}
 	if quick {
 		for _, f := range t.all() {
@@ -106,20 +111,19 @@ func retrieve(bed *testbed.Bed) *figure {
 }
 
 // launch is a job of /bin/true as another user, from the request to its known exit.
-func launch(client *http.Client) *figure {
-	body := marshal(wire.Launch{Realm: testbed.Realm, Subject: wire.Subject{User: testbed.User}, BatchUser: "payroll",
-		Command: []string{"/bin/true"}, Stdio: "null"})
+func launch(l *line) *figure {
+	start := handwritten("POST", "/v1/jobs", marshal(wire.Launch{Realm: testbed.Realm, Subject: wire.Subject{User: testbed.User}, BatchUser: "payroll",
+		Command: []string{"/bin/true"}, Stdio: "null"}))
 	var job wire.Job
 	once := func() error {
 		job = wire.Job{}
-		err := post(client, "/v1/jobs", body, 201, func(r *http.Response) error { return json.NewDecoder(r.Body).Decode(&job) })
-		if err != nil {
+		if err := l.read(start, http.StatusCreated, &job); err != nil {
 			return err
 		}
 		id := job.ID
 		for !job.Done() {
 			job = wire.Job{}
-			if err := get(client, "/v1/jobs/"+id+"?wait=30s", &job); err != nil {
+			if err := l.read(handwritten("GET", "/v1/jobs/"+id+"?wait=30s", ""), http.StatusOK, &job); err != nil {
 				return err
 			}
 		}

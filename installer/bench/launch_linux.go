@@ -58,9 +58,12 @@ func (l *launches) oneByOne() error {
 		return err
 	}
 	l.closers = append(l.closers, stop)
-	client := l.Bed.Client(l.Accounts.LSAM)
-	l.closers = append(l.closers, func() error { client.CloseIdleConnections(); return nil })
-	ours := launch(client)
+	line, err := toDaemon(l.Bed)
+	if err != nil {
+		return err
+	}
+	l.closers = append(l.closers, line.conn.Close)
+	ours := launch(line)
 	as := l.Accounts.Payroll
 	direct := command("exec from Go with credentials", "/bin/true")
 	direct.once = runs(&syscall.SysProcAttr{Credential: &syscall.Credential{Uid: as.UID, Gid: as.GID, Groups: as.Groups}}, "/bin/true")
@@ -126,9 +129,12 @@ func (l *launches) together() error {
 			return err
 		}
 		l.closers = append(l.closers, stop)
-		client := l.Bed.Client(l.Accounts.LSAM)
-		l.closers = append(l.closers, func() error { client.CloseIdleConnections(); return nil })
-		theirs[i], ours[i] = spawn.once, launch(client).once
+		line, err := toDaemon(l.Bed)
+		if err != nil {
+			return err
+		}
+		l.closers = append(l.closers, line.conn.Close)
+		theirs[i], ours[i] = spawn.once, launch(line).once
 	}
 	number, per := 8, 6
 	if l.quick {
