@@ -19,9 +19,9 @@
 //	             to root or the user and can be changed by nobody else; a directory with the sticky bit may be writable
 //	exec         by that descriptor; a script by its path, when that still is the same file
 //
-// Between command and exec the process waits for the launcher's last word, Go. The launcher gives it when it has
+// Between limits and groups the process waits for the launcher's last word, Go. The launcher gives it when it has
 // written down that the process exists, and has looked the account up for the last time: what was decided about must
-// still be so. Before the exec the process says so; success shows as the end of its socket after that, with no failed
+// still be so before anything is done in the account's name. Before the exec the process says so; success shows as the end of its socket after that, with no failed
 // step in between: the socket was closed by the exec.
 package become
 
@@ -45,7 +45,7 @@ const (
 	PassedFD = 4 // of an Order with Passed
 )
 
-// Go follows the order: the process may execute the command.
+// Go follows the order: the process may become the account, and the command.
 const Go = 'g'
 
 // Bounds of an Order. A kernel takes less.

@@ -6,6 +6,7 @@ import (
 	"debug/elf"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -66,7 +67,7 @@ func compileWith(t testing.TB, cc string) built {
 	return built{file: program}
 }
 
-// told runs the program without any right, gives it the octets, and returns what it says before it ends.
+// told runs the program without any right, gives it the octets and the last word, and returns what it says before it ends.
 func (p built) told(t testing.TB, order []byte) (Report, error) {
 	t.Helper()
 	pair, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
@@ -89,7 +90,7 @@ func (p built) told(t testing.TB, order []byte) (Report, error) {
 	if err := theirs.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := ours.Write(order); err != nil && !errors.Is(err, syscall.EPIPE) {
+	if _, err := ours.Write(append(bytes.Clone(order), Go)); err != nil && !errors.Is(err, syscall.EPIPE) {
 		t.Fatal(err)
 	}
 	if err := syscall.Shutdown(pair[0], syscall.SHUT_WR); err != nil && !errors.Is(err, syscall.ENOTCONN) {
@@ -370,7 +371,7 @@ func TestBecomes(t *testing.T) {
 	}
 }
 
-// TestLastWord: without it nothing is executed, whatever the order says.
+// TestLastWord: without it the process does not become the account, and executes nothing, whatever the order says.
 func TestLastWord(t *testing.T) {
 	program := compiled(t)
 	for name, word := range map[string]string{"none": "", "another": "G"} {
@@ -381,6 +382,9 @@ func TestLastWord(t *testing.T) {
 		waiting := []unix.PollFd{{Fd: int32(talk.Fd()), Events: unix.POLLIN}}
 		if n, err := unix.Poll(waiting, 200); n != 0 {
 			t.Errorf("%s: it does not wait: %v", name, err)
+		}
+		if status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", cmd.Process.Pid)); err != nil || !strings.Contains(string(status), "\nUid:\t0\t0\t0\t0\n") {
+			t.Errorf("%s: while it waits: %v, %s", name, err, status)
 		}
 		if _, err := talk.Write([]byte(word)); err != nil {
 			t.Fatal(err)

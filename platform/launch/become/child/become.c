@@ -384,15 +384,14 @@ __attribute__((noreturn, used)) void become(void)
 	reset_signals();
 	sys(umask, o->umask);
 	set_limits();
+	/* The last word: this process is written down, and the account still is what was decided about. */
+	wrong(ORDERS, room.bytes[take(o->length, o->length + 1) - 1] != 'g', MALFORMED, 11, 0);
 	give_up();
 	prove();
 	if (o->flags & PASSED)
 		take_stdio();
 	because(0, ERRNO, 0, 0);
 	must(CHDIR, sys(chdir, texts[0]));
-	const char *path = find();
-	/* The last word: this process is written down, and the account still is what was decided about. */
-	wrong(ORDERS, room.bytes[take(o->length, o->length + 1) - 1] != 'g', MALFORMED, 11, 0);
-	execute(path);
+	execute(find());
 	__builtin_unreachable();
 }
