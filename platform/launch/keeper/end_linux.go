@@ -150,8 +150,8 @@ func (k *keeper) finish(j *job, end launch.Job) {
 	default:
 		close(j.ready)
 	}
-	close(j.over)
 	close(news)
+	close(j.over) // whoever waits for this job runs next: the last to be readied does
 }
 
 // codeOf is the contract's code for a failed step.
