@@ -3,6 +3,7 @@ package create
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"slices"
@@ -60,8 +61,16 @@ func TestMakeAndRemove(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Numbers that nothing else on this machine takes: an account with a process is not removed.
+	// Numbers that nothing else on this machine takes: an account with a process is not removed. systemd-sysusers does
+	// not look into login.defs, and finds all above them taken.
 	appendTo(t, "/etc/login.defs", "\nSYS_UID_MIN 640\nSYS_UID_MAX 660\nSYS_GID_MIN 640\nSYS_GID_MAX 660\n")
+	var users, groups []byte
+	for n := 661; n < persons; n++ {
+		users = fmt.Appendf(users, "taken%d:x:%d:%d::/nonexistent:/usr/sbin/nologin\n", n, n, n)
+		groups = fmt.Appendf(groups, "taken%d:x:%d:\n", n, n)
+	}
+	appendTo(t, "/etc/passwd", string(users))
+	appendTo(t, "/etc/group", string(groups))
 	for _, tool := range []string{"systemd-sysusers", "useradd"} {
 		t.Run("with "+tool, func(t *testing.T) {
 			if tool == "useradd" {
@@ -74,7 +83,7 @@ func TestMakeAndRemove(t *testing.T) {
 				}
 			}
 			user, err := account.System().Fresh("bwtry-daemon")
-			if err != nil || user.UID == 0 || user.UID >= persons || user.Shell != "/usr/sbin/nologin" || user.Home != "/nonexistent" || !user.OwnGroup {
+			if err != nil || user.UID < 640 || user.UID > 660 || user.Shell != "/usr/sbin/nologin" || user.Home != "/nonexistent" || !user.OwnGroup {
 				t.Errorf("made %+v, %v", user, err)
 			}
 			if _, err := account.GroupByName("bwtry-admin"); err != nil {
