@@ -228,14 +228,14 @@ func (c *caller) stop() {
 
 // usual makes a call as agents do, by an HTTP client.
 func (c *caller) usual() (once func() error) {
+	taken := false
 	client := &http.Client{Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
-		conn := c.conn
-		if c.conn = nil; conn == nil {
+		if taken {
 			return nil, errors.New("the connection was not kept")
 		}
-		return conn, nil
+		taken = true
+		return c.conn, nil
 	}}}
-	conn := c.conn
 	return func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
@@ -245,7 +245,7 @@ func (c *caller) usual() (once func() error) {
 		}
 		request.Header.Set("Content-Type", "application/json")
 		if c.far != nil {
-			conn.Bring(c.far)
+			c.conn.Bring(c.far)
 		}
 		answer, err := client.Do(request)
 		if err != nil {
@@ -311,9 +311,8 @@ func (c *calls) figureOf(k kind) (*figure, error) {
 	if err != nil {
 		return nil, err
 	}
-	once, stop := one.usual(), one.conn
-	c.closers = append(c.closers, func() error { return stop.Close() })
-	return &figure{name: k.name, per: c.per, once: once}, nil
+	c.closers = append(c.closers, func() error { one.stop(); return nil })
+	return &figure{name: k.name, per: c.per, once: one.usual()}, nil
 }
 
 // alone compares one caller's calls.
