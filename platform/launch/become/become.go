@@ -21,8 +21,10 @@
 //
 // Between limits and groups the process waits for the launcher's last word, Go. The launcher gives it when it has
 // written down that the process exists, and has looked the account up for the last time: what was decided about must
-// still be so before anything is done in the account's name. Before the exec the process says so; success shows as the end of its socket after that, with no failed
-// step in between: the socket was closed by the exec.
+// still be so before anything is done in the account's name. Before the exec the process says so; success shows as the end
+// of its socket after that, with no failed step in between: the socket was closed by the exec.
+//
+// The order may come long after the process began, which then waits: it ends with the socket.
 package become
 
 import (
@@ -39,11 +41,9 @@ import (
 // Program is the name of the file that such a process executes first.
 const Program = "batchwarden-become"
 
-// The descriptors of the process beside 0, 1 and 2, which are the job's.
-const (
-	TalkFD   = 3 // a stream socket; its other end is the launcher's
-	PassedFD = 4 // of an Order with Passed
-)
+// TalkFD is the descriptor that the process begins with, beside 0, 1 and 2, which are the job's: a stream socket whose other
+// end is the launcher's. No other may be open.
+const TalkFD = 3
 
 // Go follows the order: the process may become the account, and the command.
 const Go = 'g'
@@ -71,7 +71,7 @@ type Order struct {
 	Pin     *Pin    // the command must be this file; nil: any
 	// Ignored are the signals that the launcher ignores, and the process will not: of signal n, bit n-1.
 	Ignored uint64
-	// Passed: 0, 1 and 2 are to be the three descriptors that lie in the socket PassedFD.
+	// Passed: 0, 1 and 2 are to be the three descriptors that lie in a socket, which comes with the order's first octet.
 	Passed bool
 }
 

@@ -314,16 +314,59 @@ func (b *bed) says(id string, argv ...string) string {
 // boxed lists the jobs that have a cgroup now.
 func (b *bed) boxed() []string {
 	b.t.Helper()
+	waiting, _ := b.waiting()
 	var names []string
-	dirs, err := filepath.Glob(filepath.Join(b.config.CgroupRoot, rootName(b.config.StateDir), "*", "cgroup.procs"))
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	for _, d := range dirs {
-		names = append(names, filepath.Base(filepath.Dir(d)))
+	for _, d := range b.boxes() {
+		if name := filepath.Base(d); name != waiting {
+			names = append(names, name)
+		}
 	}
 	slices.Sort(names)
 	return names
+}
+
+func (b *bed) boxes() []string {
+	b.t.Helper()
+	procs, err := filepath.Glob(filepath.Join(b.config.CgroupRoot, rootName(b.config.StateDir), "*", "cgroup.procs"))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	for i, f := range procs {
+		procs[i] = filepath.Dir(f)
+	}
+	return procs
+}
+
+// waiting waits until nothing is being begun and returns the box and the process that wait for the next job; 0: none do.
+func (b *bed) waiting() (box string, pid int) {
+	b.t.Helper()
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+		beginning := false
+		for _, d := range b.boxes() {
+			pids := cgroupProcesses(d, nil)
+			beginning = beginning || len(pids) == 0
+			if len(pids) != 1 {
+				continue
+			}
+			exe, err := os.Readlink("/proc/" + strconv.Itoa(pids[0]) + "/exe")
+			switch {
+			case err != nil:
+				beginning = true
+			case filepath.Base(exe) == filepath.Base(b.config.BecomePath):
+				return filepath.Base(d), pids[0]
+			case exe == self():
+				beginning = true // between fork and exec
+			}
+		}
+		if !beginning || time.Now().After(deadline) {
+			return "", 0
+		}
+	}
+}
+
+func self() string {
+	path, _ := os.Executable() // "" is no process's
+	return path
 }
 
 func alive(pid int) bool {

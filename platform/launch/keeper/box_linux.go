@@ -188,15 +188,31 @@ func ownCgroup() (string, error) {
 	return "", errors.New("the launcher is in none")
 }
 
-// make makes the box of a job of that user before anything of the job exists.
-func (b *boxes) make(serial uint64, uid uint32) (*box, error) {
+// make makes the box of a job before anything of the job exists.
+func (b *boxes) make(serial uint64) (*box, error) {
 	if b.root == "" {
-		made := &box{boxes: b, uid: uid}
-		b.enter(made)
-		return made, nil
+		return &box{boxes: b}, nil
 	}
 	dir := filepath.Join(b.root, strconv.FormatUint(serial, 10))
 	return &box{boxes: b, dir: dir}, unix.Mkdir(dir, 0o755)
+}
+
+// holds says whose job will be in the box.
+func (b *box) holds(uid uint32) {
+	if b.dir == "" {
+		b.uid = uid
+		b.boxes.enter(b)
+	}
+}
+
+// last is the highest number of a box that there is.
+func (b *boxes) last() (serial uint64) {
+	entries, _ := os.ReadDir(b.root) // without cgroups there are none
+	for _, e := range entries {
+		n, _ := strconv.ParseUint(e.Name(), 10, 64) // one of another name is not a job's
+		serial = max(serial, n)
+	}
+	return serial
 }
 
 // nobody reports whether the kernel says that no process is in the box's cgroup or in one inside it.

@@ -45,6 +45,7 @@ type plan struct {
 	text      []byte   // the order, encoded
 	stdio     *os.File // a socket that the job's descriptors lie in; nil: they are made here
 	stdin     *os.File // what the job reads; nil: nothing
+	first     *child   // its first process, begun ahead; nil: it is to be begun
 }
 
 func (p *plan) close() {
@@ -58,11 +59,12 @@ func (p *plan) close() {
 
 // child is the job's first process.
 type child struct {
-	pid  int
-	exit *os.File // its pidfd: readable when it has ended
-	talk *os.File // its order goes there, and its answer comes back
-	left []byte   // of the order, what did not fit before it began
-	box  *box
+	serial uint64 // of the job that it is or, begun ahead, will be
+	pid    int
+	exit   *os.File // its pidfd: readable when it has ended
+	talk   *os.File // its order goes there, and its answer comes back
+	left   []byte   // of the order, what did not fit before it began
+	box    *box
 	// stopAt is when TERM is due, and killAt when KILL is; zero: never.
 	stopAt, killAt time.Time
 	timedOut       bool
@@ -117,6 +119,7 @@ func (k *keeper) run(j *job, p plan) {
 	defer k.giveRoom(textsOf(p.spec))
 	session, code, err := k.openSession(&p)
 	if err != nil {
+		k.dismiss(p.first)
 		p.close()
 		k.finish(j, k.failed(j, code, err.Error()))
 		return
@@ -198,41 +201,36 @@ func (c *child) release() {
 	_ = c.talk.Close() // closing them again, or none, does nothing
 }
 
-// start makes everything that the job needs and starts its child; nothing of it is left when it fails.
-func (k *keeper) start(j *job, p *plan) (_ *child, out *output, err error) {
-	if err := k.furnish(j, p); err != nil {
-		return nil, nil, err
+// start makes everything that the job needs and gives its child the order; nothing of it is left when it fails.
+func (k *keeper) start(j *job, p *plan) (c *child, out *output, err error) {
+	if c = p.first; c == nil {
+		if c, err = k.begin(j.Serial); err != nil {
+			return nil, nil, err
+		}
 	}
-	b, err := k.boxes.make(j.Serial, p.order.Account.UID)
-	if err != nil {
-		return nil, out, fmt.Errorf("cgroup: %w", err)
-	}
+	p.first = nil
+	c.box.holds(p.order.Account.UID)
 	defer func() {
 		if err != nil {
-			b.remove()
+			k.dismiss(c)
 			out.close()
 			err = errors.Join(err, out.remove())
 		}
 	}()
-	null, err := unix.Open(os.DevNull, unix.O_RDWR|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, out, fmt.Errorf("stdio: %w", err)
-	}
-	defer unix.Close(null)
-	files := []uintptr{uintptr(null), uintptr(null), uintptr(null)}
-	if p.stdin != nil {
-		files[0] = p.stdin.Fd()
+	if err := k.furnish(j, p); err != nil {
+		return nil, nil, err
 	}
 	if p.spec.Stdio == launch.StdioCapture {
 		out, err = makeOutput(k.StateDir, j.Serial, p.spec.CaptureMax, p.order.Account.UID, p.order.GID)
 		if err != nil {
 			return nil, nil, fmt.Errorf("output: %w", err)
 		}
-		files[1], files[2] = out.streams[0].file.Fd(), out.streams[1].file.Fd()
 	}
-	c, err := k.fork(b, files, p)
-	if err != nil {
-		return nil, out, fmt.Errorf("fork: %w", err)
+	if err := p.parcel(out); err != nil {
+		return nil, out, fmt.Errorf("stdio: %w", err)
+	}
+	if err := c.order(p); err != nil {
+		return nil, out, fmt.Errorf("order: %w", err)
 	}
 	c.stopAt = deadline(p.spec.Timeout)
 	return c, out, nil
@@ -245,31 +243,80 @@ func deadline(d time.Duration) time.Time {
 	return time.Now().Add(d)
 }
 
-// fork starts the child in its box with these for 0, 1 and 2. It finds its order, and waits for the last word.
-func (k *keeper) fork(b *box, files []uintptr, p *plan) (*child, error) {
+// parcel puts what is made here for the job to read and write into a socket, as a request's own comes. Without, the child
+// has /dev/null.
+func (p *plan) parcel(out *output) error {
+	if p.stdin == nil && out == nil {
+		return nil
+	}
+	null, err := unix.Open(os.DevNull, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(null)
+	files := []int{null, null, null}
+	if p.stdin != nil {
+		files[0] = int(p.stdin.Fd())
+	}
+	if out != nil {
+		files[1], files[2] = int(out.streams[0].file.Fd()), int(out.streams[1].file.Fd())
+	}
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return nil, err
+		return err
+	}
+	defer unix.Close(pair[1])
+	p.stdio = os.NewFile(uintptr(pair[0]), "parcel")
+	return unix.Sendmsg(pair[1], []byte{0}, unix.UnixRights(files...), nil, unix.MSG_NOSIGNAL)
+}
+
+// order gives the child its order, as much of it as there is room for. It is at work on it meanwhile.
+func (c *child) order(p *plan) error {
+	var rights []byte
+	if p.stdio != nil {
+		rights = unix.UnixRights(int(p.stdio.Fd()))
+	}
+	return control(c.talk, func(fd int) error {
+		n, err := unix.SendmsgN(fd, p.text, rights, nil, unix.MSG_NOSIGNAL)
+		c.left = p.text[max(0, n):]
+		if err == unix.EPIPE || err == unix.ECONNRESET {
+			return nil // its answer, or that there is none, tells why
+		}
+		return err
+	})
+}
+
+// begin starts a child in a box of its own, with /dev/null for 0, 1 and 2. It waits for its order.
+func (k *keeper) begin(serial uint64) (_ *child, err error) {
+	b, err := k.boxes.make(serial)
+	if err != nil {
+		return nil, fmt.Errorf("cgroup: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			b.remove()
+		}
+	}()
+	null, err := unix.Open(os.DevNull, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("stdio: %w", err)
+	}
+	defer unix.Close(null)
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("fork: %w", err)
 	}
 	defer unix.Close(pair[1])
 	err = unix.SetNonblock(pair[0], true)
 	talk := os.NewFile(uintptr(pair[0]), "talk")
 	if err != nil {
-		return nil, errors.Join(err, talk.Close())
+		return nil, fmt.Errorf("fork: %w", errors.Join(err, talk.Close()))
 	}
-	files = append(files, uintptr(pair[1]))
-	if p.stdio != nil {
-		files = append(files, p.stdio.Fd())
-	}
-	n, err := unix.Write(pair[0], p.text)
-	if err != nil && err != unix.EAGAIN {
-		return nil, errors.Join(err, talk.Close())
-	}
-	c, err := k.clone(b, files)
+	c, err := k.clone(b, []uintptr{uintptr(null), uintptr(null), uintptr(null), uintptr(pair[1])})
 	if err != nil {
-		return nil, errors.Join(err, talk.Close())
+		return nil, fmt.Errorf("fork: %w", errors.Join(err, talk.Close()))
 	}
-	c.talk, c.left = talk, p.text[max(0, n):]
+	c.talk, c.serial = talk, serial
 	return c, nil
 }
 

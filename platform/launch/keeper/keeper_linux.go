@@ -59,6 +59,7 @@ type keeper struct {
 	ended   []*job          // by EndSeq, ascending
 	serial  uint64
 	end     uint64
+	ahead   ahead
 	news    chan struct{} // closed and replaced when a job ends
 	session *session
 	syncing bool
@@ -183,6 +184,7 @@ func (k *keeper) work(ctx context.Context, private *net.UnixListener) error {
 	serving.Wait()
 	k.abandon()
 	k.jobsDone.Wait()
+	k.dismissAhead(0)
 	close(synced)
 	background.Wait()
 	return err
@@ -227,7 +229,8 @@ func (k *keeper) remember() error {
 	if err != nil {
 		return err
 	}
-	k.journal, k.serial, k.end = j, h.serial, h.end
+	// What was begun ahead by an earlier launcher has a box and no line.
+	k.journal, k.serial, k.end = j, max(h.serial, k.boxes.last()), h.end
 	for _, r := range h.jobs {
 		old := &job{Job: r.Job, thread: r.thread, ready: make(chan struct{}), over: make(chan struct{})}
 		close(old.ready)
@@ -255,6 +258,7 @@ func (k *keeper) housekeep(ctx context.Context) {
 		case <-punch.C:
 			k.trimOutputs()
 			k.watchHeads()
+			k.dismissAhead(aheadFor)
 		case <-tick.C:
 			k.forgetOld()
 			k.writePending()
@@ -363,6 +367,7 @@ func (k *keeper) sweepBoxes() {
 	for serial := range k.live {
 		inUse[strconv.FormatUint(serial, 10)] = true
 	}
+	inUse[strconv.FormatUint(k.ahead.serial, 10)] = true
 	k.mu.Unlock()
 	k.boxes.sweep(inUse)
 }

@@ -57,13 +57,17 @@ func (k *keeper) launch(ctx context.Context, s *launch.Spec, conn *os.File, stdi
 		p.close()
 		return launch.Job{}, false, err
 	}
-	j, known, err := k.enter(s)
+	j, known, err := k.enter(s, &p)
 	if known || err != nil {
+		k.dismiss(p.first)
 		p.close()
 		k.giveRoom(textsOf(s))
 		return k.again(ctx, j, err)
 	}
-	k.jobsDone.Go(func() { k.run(j, p) })
+	k.jobsDone.Go(func() {
+		k.run(j, p)
+		k.beginAhead()
+	})
 	select {
 	case <-j.ready:
 	case <-ctx.Done(): // nobody waits for the answer; the start goes on
@@ -222,7 +226,7 @@ func (k *keeper) allowed(s *launch.Spec, requester uint32) (plan, error) {
 	s.Grace = cmp.Or(s.Grace, bounds.Grace)
 	p := plan{spec: s, requester: requester, ceilings: k.ceilings(), order: become.Order{
 		Account: a, GID: gid, File: program, Argv: argv, Env: env, Dir: cmp.Or(s.Dir, a.Home), Umask: umask, Pin: command.pin,
-		Passed: s.Stdio == launch.StdioPassed, Ignored: k.ignored,
+		Passed: s.Stdio != launch.StdioNull || len(s.Stdin) > 0, Ignored: k.ignored,
 	}}
 	if s.Nice != 0 {
 		p.order.Nice = &s.Nice
@@ -236,9 +240,9 @@ func (k *keeper) allowed(s *launch.Spec, requester uint32) (plan, error) {
 	return p, nil
 }
 
-// enter gives the job its number and its place, and writes it down: from here on it is a job. The one that was there
-// before comes back with known.
-func (k *keeper) enter(s *launch.Spec) (j *job, known bool, err error) {
+// enter gives the job its number and its place, and writes it down: from here on it is a job. A process that was begun
+// ahead has the number already, and is the plan's. The job that was there before comes back with known.
+func (k *keeper) enter(s *launch.Spec, p *plan) (j *job, known bool, err error) {
 	k.startMu.Lock()
 	defer k.startMu.Unlock()
 	k.mu.Lock()
@@ -258,10 +262,14 @@ func (k *keeper) enter(s *launch.Spec) (j *job, known bool, err error) {
 		s.ID = "bw-" + strings.ToLower(rand.Text())
 	}
 	j = newJob(k.boot, s)
-	k.mu.Lock()
-	k.serial++ // one that is not written down is not used again
-	j.Serial = k.serial
-	k.mu.Unlock()
+	if p.first = k.takeAhead(); p.first != nil {
+		j.Serial = p.first.serial
+	} else {
+		k.mu.Lock()
+		k.serial++ // one that is not written down is not used again
+		j.Serial = k.serial
+		k.mu.Unlock()
+	}
 	start := j.Job
 	if err := k.journal.append(record{Kind: kindStart, Job: &start, thread: j.thread}); err != nil {
 		k.Log.Error("a launch was refused: the journal cannot be written", "err", err)

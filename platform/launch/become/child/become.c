@@ -5,7 +5,7 @@
  * It has no C library: what is not written here does not happen while it is root, and its start costs a third. */
 #include "sys.h"
 
-enum { TALK = 3, PARCEL = 4 }; /* descriptors: the launcher's socket, and one that stdin, stdout and stderr lie in */
+enum { TALK = 3, PARCEL = 4 }; /* descriptors: the launcher's socket, and the one that stdin, stdout and stderr lie in */
 enum { MAX_ORDER = 5 << 20, MAX_TEXTS = 1 << 18, MAX_GROUPS = 65536, MAX_LIMITS = 16, MAX_LINKS = 40 };
 enum { PASSED = 1, PINNED = 2, NICE = 4 };
 
@@ -65,8 +65,9 @@ static void wrong(enum step s, int is, enum why why, u32 a, u32 b)
 
 static u32 take(u32 have, u32 want)
 {
+	struct control c; /* PARCEL comes with the first octet, as the lowest number that is free */
 	while (have < want) {
-		long n = sys(read, TALK, room.bytes + have, want - have);
+		long n = receive(TALK, room.bytes + have, want - have, 0, &c);
 		if (n == -EINTR)
 			continue;
 		wrong(ORDERS, must(ORDERS, n) == 0, MALFORMED, 0, have); /* the launcher ended while it wrote */
@@ -113,13 +114,12 @@ static void read_order(void)
 	wrong(ORDERS, text != room.bytes + o->length, MALFORMED, 10, 0);
 }
 
-/* close_on_exec: the launcher leaves nothing open beside these two; that is made sure of where the kernel can. */
+/* close_on_exec: PARCEL comes with that, and the launcher leaves nothing else open; that is made sure of where the kernel
+ * can, which is from Linux 5.11 on. */
 static void close_on_exec(void)
 {
-	if (sys(close_range, TALK, ~0u, 4 /* CLOSE_RANGE_CLOEXEC */) == 0)
-		return;
-	sys(fcntl, PARCEL, F_SETFD, 1 /* FD_CLOEXEC */); /* Linux before 5.11; there may be none */
-	must(DESCRIPTORS, sys(fcntl, TALK, F_SETFD, 1));
+	if (sys(close_range, TALK, ~0u, 4 /* CLOSE_RANGE_CLOEXEC */) < 0)
+		must(DESCRIPTORS, sys(fcntl, TALK, F_SETFD, 1 /* FD_CLOEXEC */));
 }
 
 /* reset_signals: the job begins with no signal blocked and none ignored, whatever the launcher was started with. What
@@ -201,27 +201,22 @@ static void prove(void)
  * and let whoever uses or closes one wait for ever: nobody with more rights than the job has had them open. */
 static void take_stdio(void)
 {
-	struct {
-		u64 length;
-		int level, type, fds[4]; /* one more than may come */
-	} control;
 	char octet;
-	u64 vector[] = {(u64)&octet, 1};
-	u64 message[] = {0, 0, (u64)vector, 1, (u64)&control, sizeof control, 0}; /* struct msghdr */
 	struct statx st;
-	long n = must(STDIO, sys(recvmsg, PARCEL, message, 0x40000040 /* MSG_CMSG_CLOEXEC | MSG_DONTWAIT */));
+	struct control c = {0};
+	long n = must(STDIO, receive(PARCEL, &octet, 1, 0x40 /* MSG_DONTWAIT */, &c));
 	/* Other than three make it another length: there is room for four. */
-	wrong(STDIO, n != 1 || message[5] < 16 || control.length != 16 + 3 * sizeof(int) || control.level != 1 /* SOL_SOCKET */
-		|| control.type != 1 /* SCM_RIGHTS */, PIECES, n, message[5]);
+	wrong(STDIO, n != 1 || c.length != 16 + 3 * sizeof(int) || c.level != 1 /* SOL_SOCKET */ || c.type != 1 /* SCM_RIGHTS */,
+		PIECES, n, c.length);
 	for (u32 i = 0; i < 3; i++) {
 		because(0, DESCRIPTOR, i, 0);
-		if (must(STDIO, sys(fcntl, control.fds[i], F_GETFL)) & O_PATH) /* opened without access */
+		if (must(STDIO, sys(fcntl, c.fds[i], F_GETFL)) & O_PATH) /* opened without access */
 			must(STDIO, -EBADF);
-		must(STDIO, look(control.fds[i], "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, &st));
+		must(STDIO, look(c.fds[i], "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, &st));
 		if ((st.stx_mode & S_IFMT) == S_IFDIR) /* by one a job could leave where it belongs */
 			must(STDIO, -EISDIR);
 		/* None of them is 0, 1 or 2: those were taken. The exec closes what they were, and keeps the copy. */
-		must(STDIO, sys(dup3, control.fds[i], i, 0));
+		must(STDIO, sys(dup3, c.fds[i], i, 0));
 	}
 }
 

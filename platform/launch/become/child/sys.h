@@ -33,6 +33,18 @@ __asm__(".globl _start\n_start: aghi %r15, -160\n\tbrasl %r14, become\n\tj .");
 #define sys(nr, ...) pick(__NR_##nr, __VA_ARGS__, 0, 0, 0, 0)
 #define pick(nr, a, b, c, d, e, ...) call(nr, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e))
 
+/* receive is a read with which descriptors may come: three at most, so that there is room for one more. */
+struct control {
+	u64 length;
+	int level, type, fds[4];
+};
+
+static long receive(int from, void *to, u64 n, int flags, struct control *c)
+{
+	u64 vector[] = {(u64)to, n}, message[] = {0, 0, (u64)vector, 1, (u64)c, sizeof *c, 0}; /* struct msghdr */
+	return sys(recvmsg, from, message, 0x40000000 /* MSG_CMSG_CLOEXEC */ | flags);
+}
+
 /* The compiler may call these two for whatever copies and clears. */
 void *memcpy(void *to, const void *from, unsigned long n)
 {
