@@ -1,14 +1,15 @@
 // Package errand is what the daemon and its sync worker say to each other over
 // two pipes.
 //
-// The daemon sends two keys of 32 octets, then the task in one frame. The worker
-// answers with frames: any number of sealed records, then one report, then the end
-// of the pipe. Before its first record it may ask once for what is known, as most
-// polls need not: then the daemon sends that too, in one or more frames, and the
-// end of its pipe. A frame is its length as four octets, high order first, and
-// that much: one octet that says what it is, and the rest. Tasks, tokens, reports
-// and the question are JSON. Records and what is known are many, so they have a
-// layout of their own (layout.go).
+// The daemon sends two keys of 32 octets, then the task in one frame; or nothing,
+// when it needs no worker after all. The worker answers with frames: any number of
+// sealed records, then one report, then the end of the pipe. Before its first
+// record it may ask once for what is known, as most polls need not: then the
+// daemon sends that too, in one or more frames, and the end of its pipe. A frame
+// is its length as four octets, high order first, and that much: one octet that
+// says what it is, and the rest. Tasks, tokens, reports and the question are JSON.
+// Records and what is known are many, so they have a layout of their own
+// (layout.go).
 //
 // The two programs are of one installation, and of different versions for a
 // moment during an upgrade. Members of the JSON that one of them does not know

@@ -63,14 +63,18 @@ type Orders struct {
 	held int // documents that the task counts
 }
 
-// Receive reads keys and task. The caller wipes the keys.
+// Receive reads keys and task. The caller wipes the keys. The error is io.EOF
+// when nothing is wanted.
 func Receive(in io.Reader) (*Keys, *Task, *Orders, error) {
 	k := new(Keys)
-	for _, key := range []*[KeySize]byte{&k.Batch, &k.Token} {
-		if _, err := io.ReadFull(in, key[:]); err != nil {
-			k.Wipe()
-			return nil, nil, nil, fmt.Errorf("errand: keys: %w", err)
-		}
+	_, err := io.ReadFull(in, k.Batch[:])
+	if err == nil {
+		_, err = io.ReadFull(in, k.Token[:])
+		err = unexpected(err)
+	}
+	if err != nil {
+		k.Wipe()
+		return nil, nil, nil, fmt.Errorf("errand: keys: %w", err)
 	}
 	o := &Orders{r: bufio.NewReaderSize(in, buffer)}
 	t, err := o.task()

@@ -79,6 +79,7 @@ const endTime = 3 * time.Second
 func (r *Refresher) end(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTime)
 	defer cancel()
+	r.turnBack()
 	r.leaving.Wait()
 	r.save(ctx)
 }

@@ -24,51 +24,106 @@ type brought struct {
 	report     errand.Report
 }
 
-// fetch sends the worker out and returns with its report; the worker may end
-// later, before the next one begins. The batch key goes to it through a pipe, by
-// write(2) from locked memory.
-func (r *Refresher) fetch(ctx context.Context, what task) (b brought, err error) {
-	r.leaving.Wait()
-	theirIn, ourOut, err := os.Pipe()
-	if err != nil {
-		return b, err
-	}
-	ourIn, theirOut, err := os.Pipe()
-	if err != nil {
-		return b, errors.Join(err, theirIn.Close(), ourOut.Close())
-	}
-	defer ourIn.Close() // read only
-	orders := r.orders(what)
-	if b.generation, err = r.sendKeys(ctx, ourOut, &orders); err != nil {
-		return b, errors.Join(fmt.Errorf("refresh: keys for the worker: %w", err), theirIn.Close(), ourOut.Close(), theirOut.Close())
-	}
+// journey is one run of a worker, from its start on.
+type journey struct {
+	in, out *os.File   // ours of its two pipes: what it says, and what it is told
+	ended   chan error // what became of the worker
+	over    chan struct{}
+	ctx     context.Context // ends the worker
+}
 
+// depart starts a worker when the last one has ended. It gets ready, and waits for its keys.
+func (r *Refresher) depart(ctx context.Context) (*journey, error) {
+	r.leaving.Wait()
+	theirIn, out, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	in, theirOut, err := os.Pipe()
+	if err != nil {
+		return nil, errors.Join(err, theirIn.Close(), out.Close())
+	}
 	ctx, cancel := context.WithTimeout(ctx, fetchTime)
-	asked, over := make(chan struct{}), make(chan struct{}) // over: nothing is waited for any more
-	ended := make(chan error, 1)
+	j := &journey{in: in, out: out, ended: make(chan error, 1), over: make(chan struct{}), ctx: ctx}
 	r.leaving.Go(func() { // ends when the worker has, or ctx
 		err := r.o.Worker.Sync(ctx, theirIn, theirOut)
 		theirIn.Close()  // a worker that left without reading must not block the sender
 		theirOut.Close() // so that reading ends although no report came
-		ended <- err
-		<-over
+		j.ended <- err
+		<-j.over
 		cancel()
 	})
+	return j, nil
+}
+
+// departAhead starts the worker of the next attempt.
+func (r *Refresher) departAhead(ctx context.Context) {
+	j, err := r.depart(ctx)
+	if err != nil {
+		r.o.Log.Warn("a sync worker was not started ahead", "err", err) // the attempt will say more
+		return
+	}
+	r.ahead = j
+}
+
+// turnBack tells a worker that was started ahead, and not told anything yet, that it is not needed.
+func (r *Refresher) turnBack() {
+	if j := r.ahead; j != nil {
+		r.ahead = nil
+		_, _ = j.in.Close(), j.out.Close() // neither was used
+		close(j.over)
+	}
+}
+
+// departed returns the worker that was started ahead, if it still is there, or starts one.
+func (r *Refresher) departed(ctx context.Context) (*journey, error) {
+	j := r.ahead
+	if j == nil {
+		return r.depart(ctx)
+	}
+	if len(j.ended) == 0 {
+		r.ahead = nil
+		return j, nil
+	}
+	r.turnBack() // there was nobody to start it then, perhaps
+	return r.depart(ctx)
+}
+
+// fetch sends the worker out and returns with its report; the worker may end
+// later, before the next one begins. The batch key goes to it through a pipe, by
+// write(2) from locked memory.
+func (r *Refresher) fetch(ctx context.Context, what task) (b brought, err error) {
+	j, err := r.departed(ctx)
+	if err != nil {
+		return b, err
+	}
+	defer j.in.Close() // read only
+	orders := r.orders(what)
+	if b.generation, err = r.sendKeys(ctx, j.out, &orders); err != nil {
+		_ = j.out.Close() // and so the worker ends
+		close(j.over)
+		if err := <-j.ended; err != nil {
+			return b, err
+		}
+		return b, fmt.Errorf("refresh: keys for the worker: %w", err)
+	}
+
+	asked := make(chan struct{})
 	sent := make(chan error, 1)
 	go func() { // ends when nothing more is to be sent, or the reading end is closed; r.held stays as it is until then
-		err := errand.Send(ourOut, &orders)
+		err := errand.Send(j.out, &orders)
 		if err == nil {
 			select {
 			case <-asked:
-				err = errand.SendKnown(ourOut, r.known())
-			case <-over:
+				err = errand.SendKnown(j.out, r.known())
+			case <-j.over: // nothing is waited for any more
 			}
 		}
-		sent <- errors.Join(err, ourOut.Close())
+		sent <- errors.Join(err, j.out.Close())
 	}()
 	r.spare = 0
-	received := r.receive(ctx, ourIn, &b, asked)
-	close(over)
+	received := r.receive(j.ctx, j.in, &b, asked)
+	close(j.over)
 	if received == nil {
 		<-sent
 		if len(b.records) == 0 && b.report.Token == nil && !b.token {
@@ -76,8 +131,8 @@ func (r *Refresher) fetch(ctx context.Context, what task) (b brought, err error)
 		}
 		return b, nil
 	}
-	ourIn.Close() // nobody listens to it any more
-	workerErr := <-ended
+	j.in.Close() // nobody listens to it any more
+	workerErr := <-j.ended
 	sendErr := <-sent
 	if workerErr != nil {
 		return b, workerErr

@@ -140,6 +140,7 @@ type Refresher struct {
 	spare   uint64                    // generation of a batch that nothing was sealed with; 0: none
 	disk    disk
 	leaving sync.WaitGroup // of the last worker, which may have reported and not ended
+	ahead   *journey       // a worker that was started ahead of what it is for; nil: none
 	told    uint64         // to the witness
 }
 
@@ -222,12 +223,14 @@ func (r *Refresher) Sync(ctx context.Context) (State, error) {
 
 // Run makes attempts, one at a time, until ctx ends.
 func (r *Refresher) Run(ctx context.Context) error {
+	var next time.Time             // when the next attempt is due
 	due := time.NewTimer(firstTry) // a Kick comes as soon as there is a worker to send
 	defer due.Stop()
 	save := time.NewTicker(saveEvery) // also while no attempt is made
 	defer save.Stop()
 	for {
 		var waiting []chan State
+		scheduled := false
 		select {
 		case <-ctx.Done():
 			r.end(ctx)
@@ -244,9 +247,18 @@ func (r *Refresher) Run(ctx context.Context) error {
 		case <-r.renewed:
 			r.renew()
 		case <-due.C:
+			if wait := next.Sub(r.o.Clock.Now()); wait > 0 && r.ahead == nil {
+				r.departAhead(ctx)
+				due.Reset(wait)
+				continue
+			}
+			scheduled = true
 		case <-r.kicked:
 		case reply := <-r.asked:
 			waiting = append(waiting, reply)
+		}
+		if !scheduled {
+			r.turnBack() // it read its configuration before whatever happened now
 		}
 		waiting = append(waiting, r.alsoAsked()...)
 		t := r.due(r.o.Clock.Now())
@@ -260,12 +272,13 @@ func (r *Refresher) Run(ctx context.Context) error {
 			r.o.Attempted(state.Code, time.Since(begun))
 		}
 		now := r.o.Clock.Now()
-		state.NextAttempt = r.next(now, state.Code)
+		next = r.next(state.LastAttempt, now, state.Code)
+		state.NextAttempt = next
 		r.publish(state)
 		for _, reply := range waiting {
 			reply <- state
 		}
-		due.Reset(state.NextAttempt.Sub(now))
+		due.Reset(next.Sub(now) - departure)
 		// What came passed through here several times, and callers left garbage. Until the next attempt that much is
 		// not needed again, and others on this machine may have it.
 		debug.FreeOSMemory()

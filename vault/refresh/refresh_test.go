@@ -268,7 +268,7 @@ func (h *host) poll(report errand.Report, put ...entry) State {
 func (h *host) send(t task, report errand.Report, put ...entry) State {
 	h.brings(report, put...)
 	s := h.r.attempt(h.t.Context(), t)
-	s.NextAttempt = h.r.next(h.r.o.Clock.Now(), s.Code)
+	s.NextAttempt = h.r.next(s.LastAttempt, h.r.o.Clock.Now(), s.Code)
 	h.r.publish(s)
 	return s
 }

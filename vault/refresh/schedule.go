@@ -20,6 +20,9 @@ const (
 	turned = time.Second
 	// soonest is between two attempts at least.
 	soonest = 50 * time.Millisecond
+	// departure is how long before an attempt its worker is started: a process
+	// begins, and reads its configuration, while nothing has to wait for it.
+	departure = 50 * time.Millisecond
 )
 
 // schedule is when to do what. Only Run's goroutine touches it.
@@ -128,13 +131,16 @@ func (r *Refresher) watchTurns(t task, now time.Time, answered bool) {
 	}
 }
 
-// next is when the next attempt is due. After a failure nothing else counts: a
-// Vault that is down is not asked more often because passwords will rotate.
-func (r *Refresher) next(now time.Time, code string) time.Time {
-	at := now.Add(r.delay(code))
+// next is when the next attempt is due, after one that began and ended then. An
+// interval lies between two beginnings, so that a change is found within one.
+// After a failure nothing else counts: a Vault that is down is not asked more
+// often because passwords will rotate.
+func (r *Refresher) next(began, now time.Time, code string) time.Time {
+	d := r.delay(code)
 	if code != OK {
-		return at
+		return now.Add(d)
 	}
+	at := later(began.Add(d), now.Add(d/2)) // one that takes long leaves Vault in peace for a while
 	at = earlier(at, r.sweepAt())
 	for _, w := range r.turning {
 		at = earlier(at, w.next)

@@ -4,7 +4,8 @@
 // through them. It alone sees tokens and what Vault answers.
 //
 // It exits 0 when it could report, also when the report says that nothing
-// worked; 64 when it was called wrongly, 70 when the daemon did not hear it.
+// worked, or when nothing was wanted; 64 when it was called wrongly, 70 when the
+// daemon did not hear it.
 package main
 
 import (
@@ -56,6 +57,9 @@ func collectLater() {
 func run(file string, in io.Reader, out io.Writer) error {
 	source, machine, sourceErr := prepare(file) // before any key is in this process
 	keys, task, orders, err := errand.Receive(in)
+	if errors.Is(err, io.EOF) {
+		return nil // we were started ahead, and are not needed
+	}
 	if err != nil {
 		return err
 	}

@@ -264,14 +264,17 @@ func TestExitCodes(t *testing.T) {
 		code int
 	}{
 		"an_argument_too_many": {[]string{"now"}, "", 64},
-		"no_keys":              {nil, "", 70},
+		"not_needed":           {nil, "", 0},
+		"half_a_key":           {nil, "k", 70},
+		"one_key":              {nil, strings.Repeat("k", 32), 70},
+		"no_task":              {nil, strings.Repeat("k", 64), 70},
 		"half_a_task":          {nil, strings.Repeat("k", 64) + "\x00\x00\x00\x09{", 70},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cmd := exec.Command(worker, append([]string{"--config", "/nonexistent/batchwarden.yaml"}, c.args...)...)
 			cmd.Stdin = strings.NewReader(c.in)
 			var exit *exec.ExitError
-			if err := cmd.Run(); !errors.As(err, &exit) || exit.ExitCode() != c.code {
+			if err := cmd.Run(); c.code == 0 && err != nil || c.code != 0 && (!errors.As(err, &exit) || exit.ExitCode() != c.code) {
 				t.Errorf("got %v, want exit code %d", err, c.code)
 			}
 		})
