@@ -83,7 +83,7 @@ type kind struct {
 	dial               func(context.Context) (*net.UnixConn, error)
 	method, path, body string
 	want               int
-	read               func(*http.Response) error
+	read               func(body []byte) error
 	pass               func() (r, w *os.File, err error) // what is passed with each request, which the password comes through; nil: nothing
 }
 
@@ -146,15 +146,12 @@ func (c *calls) kinds() error {
 	return nil
 }
 
-func discard(answer *http.Response) error {
-	_, err := io.Copy(io.Discard, answer.Body)
-	return err
-}
+func discard([]byte) error { return nil }
 
 // allowed reads a decision.
-func allowed(answer *http.Response) error {
+func allowed(body []byte) error {
 	var d wire.Decision
-	if err := json.NewDecoder(answer.Body).Decode(&d); err != nil {
+	if err := json.Unmarshal(body, &d); err != nil {
 		return err
 	}
 	if !d.Allowed {
@@ -164,7 +161,7 @@ func allowed(answer *http.Response) error {
 }
 
 // secret reads what OpenBao's proxy answers.
-func secret(answer *http.Response) error {
+func secret(body []byte) error {
 	var got struct {
 		Data struct {
 			Data struct {
@@ -172,7 +169,7 @@ func secret(answer *http.Response) error {
 			} `json:"data"`
 		} `json:"data"`
 	}
-	err := json.NewDecoder(answer.Body).Decode(&got)
+	err := json.Unmarshal(body, &got)
 	if err == nil && got.Data.Data.Password == "" {
 		err = errors.New("no password came through the proxy")
 	}
@@ -251,7 +248,12 @@ func (c *caller) usual() (once func() error) {
 		if err != nil {
 			return err
 		}
-		return c.came(answer)
+		defer answer.Body.Close()
+		body, err := io.ReadAll(answer.Body)
+		if err != nil {
+			return err
+		}
+		return c.came(answer.StatusCode, body)
 	}
 }
 
@@ -262,22 +264,20 @@ func (c *caller) lean() (once func() error) {
 		if c.far != nil {
 			c.conn.Bring(c.far)
 		}
-		answer, err := line.ask(request)
+		status, body, err := line.ask(request)
 		if err != nil {
 			return err
 		}
-		return c.came(answer)
+		return c.came(status, body)
 	}
 }
 
 // came checks what came.
-func (c *caller) came(answer *http.Response) error {
-	defer answer.Body.Close()
-	if answer.StatusCode != c.want {
-		text, _ := io.ReadAll(io.LimitReader(answer.Body, 4096)) // half of it says something too
-		return fmt.Errorf("%s: status %d, want %d: %s", c.path, answer.StatusCode, c.want, text)
+func (c *caller) came(status int, body []byte) error {
+	if status != c.want {
+		return fmt.Errorf("%s: status %d, want %d: %.4096s", c.path, status, c.want, body)
 	}
-	if err := c.read(answer); err != nil || c.near == nil {
+	if err := c.read(body); err != nil || c.near == nil {
 		return err
 	}
 	n, err := c.near.Read(c.room)

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os"
@@ -99,12 +98,11 @@ func retrieve(bed *testbed.Bed) *figure {
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true,
 		DialContext: func(context.Context, string, string) (net.Conn, error) { return <-opened, nil }}}
 	once := func() error {
-		return post(client, "/v1/batch-users/payroll/retrieve", body, 200, func(r *http.Response) error {
-			n, err := io.Copy(io.Discard, r.Body)
-			if err == nil && n == 0 {
-				err = errors.New("an empty password")
+		return post(client, "/v1/batch-users/payroll/retrieve", body, 200, func(password []byte) error {
+			if len(password) == 0 {
+				return errors.New("an empty password")
 			}
-			return err
+			return nil
 		})
 	}
 	return &figure{name: "retrieve, on a connection just opened", per: 50, ready: open, once: once}
@@ -117,13 +115,13 @@ func launch(l *line) *figure {
 	var job wire.Job
 	once := func() error {
 		job = wire.Job{}
-		if err := l.read(start, http.StatusCreated, &job); err != nil {
+		if err := l.want(start, http.StatusCreated, &job); err != nil {
 			return err
 		}
 		id := job.ID
 		for !job.Done() {
 			job = wire.Job{}
-			if err := l.read(handwritten("GET", "/v1/jobs/"+id+"?wait=30s", ""), http.StatusOK, &job); err != nil {
+			if err := l.want(handwritten("GET", "/v1/jobs/"+id+"?wait=30s", ""), http.StatusOK, &job); err != nil {
 				return err
 			}
 		}

@@ -195,7 +195,7 @@ func (l *launches) asleep() (err error) {
 	}()
 	for range n {
 		var job wire.Job
-		err := post(client, "/v1/jobs", body, http.StatusCreated, func(r *http.Response) error { return json.NewDecoder(r.Body).Decode(&job) })
+		err := post(client, "/v1/jobs", body, http.StatusCreated, func(body []byte) error { return json.Unmarshal(body, &job) })
 		if err != nil {
 			return err
 		}

@@ -186,7 +186,7 @@ func posixSpawn(dir string) (*figure, func() error, error) {
 }
 
 // post makes a request, wants the status, and gives the body to read.
-func post(client *http.Client, path, body string, want int, read func(*http.Response) error) error {
+func post(client *http.Client, path, body string, want int, read func([]byte) error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://batchwarden"+path, strings.NewReader(body))
@@ -199,13 +199,14 @@ func post(client *http.Client, path, body string, want int, read func(*http.Resp
 		return err
 	}
 	defer response.Body.Close()
-	if response.StatusCode != want {
-		text, _ := io.ReadAll(io.LimitReader(response.Body, 4096)) // half of it says something too
-		return fmt.Errorf("%s: status %d, want %d: %s", path, response.StatusCode, want, text)
+	text, err := io.ReadAll(response.Body)
+	switch {
+	case err != nil:
+		return err
+	case response.StatusCode != want:
+		return fmt.Errorf("%s: status %d, want %d: %.4096s", path, response.StatusCode, want, text)
+	case read == nil:
+		return nil
 	}
-	if read != nil {
-		return read(response)
-	}
-	_, err = io.Copy(io.Discard, response.Body)
-	return err
+	return read(text)
 }
