@@ -267,29 +267,32 @@ func receive(c *net.UnixConn, data, oob []byte) (n int, files []*os.File, err er
 	if n == 0 && len(data) > 0 && (err == nil || errors.Is(err, io.EOF)) {
 		err = io.EOF // itself, as any reader's
 	}
-	if oobn == 0 {
-		if err == nil && flags&unix.MSG_CTRUNC != 0 {
-			err = fmt.Errorf("%w: more descriptors than may come", ErrFrame)
-		}
-		return n, nil, err
+	files, fileErr := received(oob[:oobn], flags)
+	if err == nil {
+		err = fileErr
 	}
-	messages, parseErr := unix.ParseSocketControlMessage(oob[:oobn])
-	for i := range messages {
-		fds, err := unix.ParseUnixRights(&messages[i])
-		if err != nil {
-			continue // credentials or something else that carries no descriptor
+	return n, files, err
+}
+
+// received are the descriptors that came with a message. More than there was room for are an error.
+func received(oob []byte, flags int) (files []*os.File, err error) {
+	if len(oob) > 0 {
+		messages, parseErr := unix.ParseSocketControlMessage(oob)
+		if parseErr != nil {
+			err = fmt.Errorf("%w: %w", ErrFrame, parseErr)
 		}
-		for _, fd := range fds {
-			files = append(files, os.NewFile(uintptr(fd), "received"))
+		for i := range messages {
+			fds, err := unix.ParseUnixRights(&messages[i])
+			if err != nil {
+				continue // credentials or something else that carries no descriptor
+			}
+			for _, fd := range fds {
+				files = append(files, os.NewFile(uintptr(fd), "received"))
+			}
 		}
 	}
-	switch {
-	case err != nil:
-		return n, files, err
-	case parseErr != nil:
-		return n, files, fmt.Errorf("%w: %w", ErrFrame, parseErr)
-	case flags&unix.MSG_CTRUNC != 0:
-		return n, files, fmt.Errorf("%w: more descriptors than may come", ErrFrame)
+	if err == nil && flags&unix.MSG_CTRUNC != 0 {
+		err = fmt.Errorf("%w: more descriptors than may come", ErrFrame)
 	}
-	return n, files, nil
+	return files, err
 }

@@ -37,3 +37,12 @@ func receive(c *net.UnixConn, data, _ []byte) (int, []*os.File, error) {
 	n, err := c.Read(data)
 	return n, nil, err
 }
+
+// beginning is of systems where descriptors travel.
+type beginning struct{}
+
+func newBeginning(*net.UnixConn, int) *beginning { return nil }
+
+func (*beginning) read([]byte, bool) (n int, first, later []*os.File, err error) {
+	return 0, nil, nil, errUnsupported
+}

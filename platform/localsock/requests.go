@@ -1,6 +1,7 @@
 package localsock
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -22,7 +23,8 @@ import (
 type Requests struct {
 	*net.UnixConn
 	limit int
-	oob   []byte // of the one Read that there is at a time
+	oob   []byte     // of the one Read that there is at a time
+	begin *beginning // of that too; nil where the system has none
 
 	mu     sync.Mutex // guards the rest
 	fresh  bool       // the last request was handled, and of the next one no octet was read yet
@@ -37,7 +39,7 @@ type Requests struct {
 
 // NewRequests takes the connection over; limit is how many descriptors a request may bring.
 func NewRequests(c *net.UnixConn, limit int) *Requests {
-	return &Requests{UnixConn: c, limit: limit, oob: controlRoom(limit), fresh: true}
+	return &Requests{UnixConn: c, limit: limit, oob: controlRoom(limit), begin: newBeginning(c, limit), fresh: true}
 }
 
 // CloseWith has descriptors that are not used closed by closer, as this owner's; say so before anything is read. While
@@ -64,14 +66,12 @@ func (c *Requests) discard(files []*os.File) {
 	closeAll(files)
 }
 
-// Read reads what came. Where a request begins it reads one octet, so that the descriptors which come with it are this
-// request's: the kernel would join the end of one request and the begin of the next, and its descriptors.
+// Read reads what came. Where a request begins it receives one octet by itself, so that the descriptors which come with it
+// are this request's: the kernel would join the end of one request and the begin of the next, and its descriptors.
 func (c *Requests) Read(b []byte) (int, error) {
 	c.mu.Lock()
-	fresh, soon, err, oob := c.fresh, c.soon, c.err, c.oob
-	if c.closer != nil && c.closer.Full(c.owner) {
-		oob = nil // without room for them the kernel lets go of them
-	}
+	fresh, soon, err := c.fresh, c.soon, c.err
+	full := c.closer != nil && c.closer.Full(c.owner)
 	c.mu.Unlock()
 	if err != nil || len(b) == 0 {
 		return 0, err
@@ -79,12 +79,13 @@ func (c *Requests) Read(b []byte) (int, error) {
 	if soon && len(b) == 1 {
 		return 0, nil
 	}
-	if fresh {
-		b = b[:1]
-	}
-	n, files, err := receive(c.UnixConn, b, oob)
+	n, files, later, err := c.receive(b, fresh, !full) // without room for descriptors the kernel lets go of them
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if len(later) > 0 {
+		c.discard(later)
+		err = cmp.Or(err, errMiddle)
+	}
 	if len(files) > 0 {
 		if err == nil {
 			err = c.accept(files)
@@ -93,7 +94,7 @@ func (c *Requests) Read(b []byte) (int, error) {
 			c.discard(files)
 		}
 	}
-	if err != nil && (len(files) > 0 || errors.Is(err, ErrFrame)) {
+	if err != nil && (len(files)+len(later) > 0 || errors.Is(err, ErrFrame)) {
 		c.err = err
 		return 0, err
 	}
@@ -106,6 +107,24 @@ func (c *Requests) Read(b []byte) (int, error) {
 	}
 	return n, err
 }
+
+// receive receives octets, and the descriptors that come with the first one and with later ones, where there is room.
+func (c *Requests) receive(b []byte, fresh, room bool) (n int, files, later []*os.File, err error) {
+	switch {
+	case fresh && len(b) > 1 && c.begin != nil:
+		return c.begin.read(b, room)
+	case fresh:
+		b = b[:1]
+	}
+	var oob []byte
+	if room {
+		oob = c.oob
+	}
+	n, files, err = receive(c.UnixConn, b, oob)
+	return n, files, nil, err
+}
+
+var errMiddle = fmt.Errorf("%w: descriptors came in the middle of a request, or before the last one was answered", ErrFrame)
 
 var errAhead = fmt.Errorf("%w: a request came before the one with descriptors was answered", ErrFrame)
 
@@ -123,7 +142,7 @@ func (c *Requests) accept(files []*os.File) error {
 	case c.closed:
 		return net.ErrClosed
 	case !c.fresh:
-		return fmt.Errorf("%w: descriptors came in the middle of a request, or before the last one was answered", ErrFrame)
+		return errMiddle
 	case len(files) > c.limit:
 		return fmt.Errorf("%w: more than %d descriptors", ErrFrame, c.limit)
 	}
