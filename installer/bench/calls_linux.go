@@ -15,7 +15,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"text/tabwriter"
 	"time"
@@ -257,21 +256,6 @@ func (c *caller) usual() (once func() error) {
 	}
 }
 
-// lean makes a call by a line.
-func (c *caller) lean() (once func() error) {
-	request, line := handwritten(c.method, c.path, c.body), newLine(c.conn)
-	return func() error {
-		if c.far != nil {
-			c.conn.Bring(c.far)
-		}
-		status, body, err := line.ask(request)
-		if err != nil {
-			return err
-		}
-		return c.came(status, body)
-	}
-}
-
 // came checks what came.
 func (c *caller) came(status int, body []byte) error {
 	if status != c.want {
@@ -387,61 +371,6 @@ func (c *calls) crowd() error {
 	}
 	return nil
 }
-
-// A crowd is many callers of one kind.
-type crowd struct {
-	figure
-	callers []func() error
-	stops   []func()
-	spent   time.Duration
-}
-
-func (c *calls) gather(k kind) (*crowd, error) {
-	w := &crowd{figure: figure{name: k.name}}
-	for range c.callers {
-		one, err := k.caller()
-		if err == nil {
-			w.stops = append(w.stops, one.stop)
-			w.callers = append(w.callers, one.lean())
-			err = w.callers[len(w.callers)-1]()
-		}
-		if err != nil {
-			w.stop()
-			return nil, fmt.Errorf("%s: %w", k.name, err)
-		}
-	}
-	return w, nil
-}
-
-func (w *crowd) stop() {
-	for _, stop := range w.stops {
-		stop()
-	}
-}
-
-// ask has all of them ask, again and again, for so long.
-func (w *crowd) ask(long time.Duration) error {
-	took, errs := make([][]time.Duration, len(w.callers)), make([]error, len(w.callers))
-	begun := time.Now()
-	var asking sync.WaitGroup
-	for i, once := range w.callers {
-		asking.Go(func() {
-			for errs[i] == nil && time.Since(begun) < long {
-				at := time.Now()
-				errs[i] = once()
-				took[i] = append(took[i], time.Since(at))
-			}
-		})
-	}
-	asking.Wait()
-	w.spent += time.Since(begun)
-	w.took = slices.Concat(append(took, w.took)...)
-	return errors.Join(errs...)
-}
-
-func (w *crowd) rate() float64 { return float64(len(w.took)) / w.spent.Seconds() }
-
-func (w *crowd) spread() float64 { return float64(w.quantile(0.99)) / float64(w.quantile(0.5)) }
 
 // kept is a connection on which requests are written and answers read by hand:
 // nothing is on this side of it but a descriptor.

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -18,11 +17,10 @@ import (
 // so that what is measured is the other side's.
 type line struct {
 	conn net.Conn
-	in   *bufio.Reader
-	room []byte // for a body
+	room []byte // for an answer
 }
 
-func newLine(conn net.Conn) *line { return &line{conn: conn, in: bufio.NewReader(conn)} }
+func newLine(conn net.Conn) *line { return &line{conn, make([]byte, 4096)} }
 
 // toDaemon is a line of the LSAM's.
 func toDaemon(b *testbed.Bed) (*line, error) {
@@ -40,50 +38,48 @@ func (l *line) ask(request []byte) (status int, body []byte, err error) {
 	if _, err := l.conn.Write(request); err != nil {
 		return 0, nil, err
 	}
-	first, err := l.in.ReadSlice('\n')
-	if err != nil {
-		return 0, nil, err
-	}
-	_, code, _ := bytes.Cut(first, []byte(" "))
-	if status, err = strconv.Atoi(string(code[:min(3, len(code))])); err != nil {
-		return 0, nil, fmt.Errorf("an answer that begins with %q", first)
-	}
-	length, inChunks := 0, false
-	for {
-		field, err := l.in.ReadSlice('\n')
+	for have := 0; ; {
+		if have == len(l.room) {
+			l.room = append(l.room, make([]byte, have)...)
+		}
+		n, err := l.conn.Read(l.room[have:])
 		if err != nil {
 			return 0, nil, err
 		}
-		name, value, more := bytes.Cut(bytes.TrimRight(field, "\r\n"), []byte(": "))
-		switch {
-		case len(name) == 0:
-			body, err := l.read(length, inChunks)
+		have += n
+		if status, body, whole, err := answered(l.room[:have]); whole || err != nil {
 			return status, body, err
-		case !more:
-			return 0, nil, fmt.Errorf("a header with %q", field)
-		case string(name) == "Content-Length":
-			if length, err = strconv.Atoi(string(value)); err != nil {
-				return 0, nil, err
-			}
-		case string(name) == "Transfer-Encoding":
-			inChunks = true
 		}
 	}
 }
 
-// read reads a body.
-func (l *line) read(length int, inChunks bool) (body []byte, err error) {
-	if inChunks {
-		if body, err = io.ReadAll(httputil.NewChunkedReader(l.in)); err == nil {
-			_, err = l.in.ReadSlice('\n') // of the trailer, which has nothing else
+// answered takes an answer apart when it is whole.
+func answered(text []byte) (status int, body []byte, whole bool, err error) {
+	head, rest, whole := bytes.Cut(text, []byte("\r\n\r\n"))
+	if !whole {
+		return 0, nil, false, nil
+	}
+	if status, err = strconv.Atoi(string(head[min(9, len(head)):min(12, len(head))])); err != nil { // behind HTTP/1.1
+		return 0, nil, false, fmt.Errorf("an answer that begins with %.80q", head)
+	}
+	if bytes.Contains(head, []byte("\r\nTransfer-Encoding: chunked")) {
+		if !bytes.HasSuffix(rest, []byte("0\r\n\r\n")) {
+			return 0, nil, false, nil
 		}
-		return body, err
+		body, err = io.ReadAll(httputil.NewChunkedReader(bytes.NewReader(rest)))
+		return status, body, err == nil, err
 	}
-	if length > len(l.room) {
-		l.room = make([]byte, length)
+	length := 0
+	if _, after, has := bytes.Cut(head, []byte("\r\nContent-Length: ")); has {
+		digits, _, _ := bytes.Cut(after, []byte("\r"))
+		if length, err = strconv.Atoi(string(digits)); err != nil {
+			return 0, nil, false, err
+		}
 	}
-	_, err = io.ReadFull(l.in, l.room[:length])
-	return l.room[:length], err
+	if len(rest) < length {
+		return 0, nil, false, nil
+	}
+	return status, rest[:length], true, nil
 }
 
 // want makes a request, and wants an answer of JSON with the status.
