@@ -29,7 +29,7 @@ func TestRekey(t *testing.T) {
 				reply(w, 400, wire.ContentType, wire.Invalid("", "no"))
 				return
 			}
-			text, err := io.ReadAll(files[0])
+			text, err := io.ReadAll(files[0].File())
 			if err != nil {
 				t.Error(err)
 			}

@@ -26,12 +26,14 @@ func (c *call) stdio(body *wire.Launch) ([]*os.File, error) {
 	case len(c.files) != 3:
 		return nil, wire.Invalid("stdio", fmt.Sprintf("%d descriptors came with the first octet of the request, not three: stdin, stdout and stderr", len(c.files)))
 	}
+	var files []*os.File
 	for i, name := range []string{"stdin", "stdout", "stderr"} {
 		if err := localsock.CheckStream(c.files[i], c.ours()); err != nil {
 			return nil, badFile(name, err)
 		}
+		files = append(files, c.files[i].File())
 	}
-	return c.files, nil
+	return files, nil
 }
 
 // ours is the name of the socket that the call came in by. Whoever reads or
@@ -89,7 +91,7 @@ func (s *Server) retrieveTo(c *call, body *wire.Retrieve) error {
 }
 
 // closed closes the files here and now.
-func closed(files []*os.File) []*os.File {
+func closed(files []*localsock.Descriptor) []*localsock.Descriptor {
 	for _, f := range files {
 		_ = f.Close() // it was only written to, and that is over
 	}

@@ -13,5 +13,5 @@ func (s *Server) rekey(c *call) error {
 	if len(c.files) != 1 {
 		return wire.Invalid("", "exactly one descriptor has to come with the request: the reading end of a pipe that holds the key")
 	}
-	return c.reply(s.broker.Rekey(c.r.Context(), c.peer, &body, c.files[0]))
+	return c.reply(s.broker.Rekey(c.r.Context(), c.peer, &body, c.files[0].File()))
 }

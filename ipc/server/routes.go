@@ -7,12 +7,12 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
-	"os"
 	"slices"
 	"strconv"
 	"time"
 
 	"batchwarden/ipc/wire"
+	"batchwarden/platform/localsock"
 )
 
 // route is one call of the API. Who may make it is the broker's to say; what
@@ -66,7 +66,7 @@ type call struct {
 	*attested
 	w     http.ResponseWriter
 	r     *http.Request
-	files []*os.File // that came with its first octet; closed when it has been answered
+	files []*localsock.Descriptor // that came with its first octet; closed when it has been answered
 }
 
 // begin takes the descriptors that came with the call.

@@ -43,7 +43,7 @@ func newBeginning(c *net.UnixConn, limit int) *beginning {
 
 // read is two receives with at least two octets of room, of which the first takes one. Without room for descriptors the
 // kernel lets go of them, which is an error like too many.
-func (b *beginning) read(data []byte, room bool) (n int, first, later []*os.File, err error) {
+func (b *beginning) read(data []byte, room bool) (n int, first, later []*Descriptor, err error) {
 	for i, to := range [2][]byte{data[:1], data[1:]} {
 		b.to[i].Base = &to[0]
 		b.to[i].SetLen(len(to))
@@ -90,7 +90,7 @@ func (b *beginning) try(fd uintptr) bool {
 	}
 }
 
-func (b *beginning) files(i int) ([]*os.File, error) {
+func (b *beginning) files(i int) ([]*Descriptor, error) {
 	p := &b.parts[i]
 	return received(b.oob[i][:p.Controllen], int(p.Flags))
 }

@@ -1,7 +1,7 @@
 package localsock
 
 import (
-	"os"
+	"io"
 	"sync"
 )
 
@@ -21,12 +21,12 @@ type Closer struct {
 }
 
 type unclosed struct {
-	files []*os.File
+	files []io.Closer
 	busy  int // goroutines
 }
 
 // Close takes the files over and returns at once.
-func (c *Closer) Close(owner uint32, files ...*os.File) {
+func (c *Closer) Close(owner uint32, files ...io.Closer) {
 	if len(files) == 0 {
 		return
 	}

@@ -256,12 +256,16 @@ func controlRoom(files int) []byte { return make([]byte, unix.CmsgSpace(4*files)
 
 // receiveFiles reads up to len(data) octets and at most limit descriptors that came with them, or one more.
 func receiveFiles(c *net.UnixConn, data []byte, limit int) (n int, files []*os.File, err error) {
-	return receive(c, data, controlRoom(limit))
+	n, descriptors, err := receive(c, data, controlRoom(limit))
+	for _, d := range descriptors {
+		files = append(files, d.File())
+	}
+	return n, files, err
 }
 
 // receive reads up to len(data) octets and as many descriptors that came with them as oob has room for. More are an
 // error, with those that had room.
-func receive(c *net.UnixConn, data, oob []byte) (n int, files []*os.File, err error) {
+func receive(c *net.UnixConn, data, oob []byte) (n int, files []*Descriptor, err error) {
 	n, oobn, flags, _, err := c.ReadMsgUnix(data, oob)
 	n = max(n, 0) // it is the system call's -1 on an error, and no reader may return that
 	if n == 0 && len(data) > 0 && (err == nil || errors.Is(err, io.EOF)) {
@@ -275,7 +279,7 @@ func receive(c *net.UnixConn, data, oob []byte) (n int, files []*os.File, err er
 }
 
 // received are the descriptors that came with a message. More than there was room for are an error.
-func received(oob []byte, flags int) (files []*os.File, err error) {
+func received(oob []byte, flags int) (files []*Descriptor, err error) {
 	if len(oob) > 0 {
 		messages, parseErr := unix.ParseSocketControlMessage(oob)
 		if parseErr != nil {
@@ -287,7 +291,7 @@ func received(oob []byte, flags int) (files []*os.File, err error) {
 				continue // credentials or something else that carries no descriptor
 			}
 			for _, fd := range fds {
-				files = append(files, os.NewFile(uintptr(fd), "received"))
+				files = append(files, newDescriptor(fd))
 			}
 		}
 	}

@@ -31,7 +31,7 @@ func receiveFiles(*net.UnixConn, []byte, int) (int, []*os.File, error) { return 
 func controlRoom(int) []byte { return nil }
 
 // receive reads; descriptors do not travel here.
-func receive(c *net.UnixConn, data, _ []byte) (int, []*os.File, error) {
+func receive(c *net.UnixConn, data, _ []byte) (int, []*Descriptor, error) {
 	n, err := c.Read(data)
 	return n, nil, err
 }
@@ -41,6 +41,15 @@ type beginning struct{}
 
 func newBeginning(*net.UnixConn, int) *beginning { return nil }
 
-func (*beginning) read([]byte, bool) (n int, first, later []*os.File, err error) {
+func (*beginning) read([]byte, bool) (n int, first, later []*Descriptor, err error) {
 	return 0, nil, nil, errUnsupported
 }
+
+type descriptor struct{}
+
+// SyscallConn implements File.
+func (*Descriptor) SyscallConn() (syscall.RawConn, error) { return nil, errUnsupported }
+
+func (*Descriptor) asFile() *os.File { return nil }
+
+func (*Descriptor) close() error { return errUnsupported }

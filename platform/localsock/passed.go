@@ -29,7 +29,7 @@ type Outlet struct {
 
 // NewOutlet says what kind of descriptor f is; an error wraps ErrKind. A socket with one of the names in own is none.
 // The file stays the caller's.
-func NewOutlet(f *os.File, own ...string) (*Outlet, error) { return newOutlet(f, own) }
+func NewOutlet(f File, own ...string) (*Outlet, error) { return newOutlet(f, own) }
 
 // ErrNoRoom reports that nothing of a secret has been written, as nobody has read what is before it.
 var ErrNoRoom = errors.New("nobody has read from it, and there is no room")

@@ -73,11 +73,11 @@ func pack(files []*os.File) (_ *os.File, err error) {
 }
 
 type outlet struct {
-	file *os.File
+	file File
 	pipe bool
 }
 
-func newOutlet(f *os.File, own []string) (*Outlet, error) {
+func newOutlet(f File, own []string) (*Outlet, error) {
 	o := &Outlet{outlet{file: f}}
 	err := control(f, func(fd int) error {
 		// Only a pipe has such a size, and nobody who serves a file is asked for it.

@@ -13,7 +13,7 @@ func pack([]*os.File) (*os.File, error) { return nil, errUnsupported }
 
 type outlet struct{}
 
-func newOutlet(*os.File, []string) (*Outlet, error) { return nil, errUnsupported }
+func newOutlet(File, []string) (*Outlet, error) { return nil, errUnsupported }
 
 func (o *Outlet) await(time.Duration) bool { return false }
 

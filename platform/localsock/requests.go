@@ -31,10 +31,10 @@ type Requests struct {
 	soon   bool       // the one that is being handled is answered soon
 	brings bool       // the one that is being handled brought descriptors, and nothing was answered yet
 	closed bool
-	files  []*os.File // of the request that is being read
-	err    error      // what broke the connection
-	closer *Closer    // of descriptors that are not used; nil: they are closed at once
-	owner  uint32     // then: as whose
+	files  []*Descriptor // of the request that is being read
+	err    error         // what broke the connection
+	closer *Closer       // of descriptors that are not used; nil: they are closed at once
+	owner  uint32        // then: as whose
 }
 
 // NewRequests takes the connection over; limit is how many descriptors a request may bring.
@@ -51,19 +51,21 @@ func (c *Requests) CloseWith(closer *Closer, owner uint32) {
 }
 
 // Discard closes descriptors that Begin returned.
-func (c *Requests) Discard(files []*os.File) {
+func (c *Requests) Discard(files []*Descriptor) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.discard(files)
 }
 
 // discard is Discard with mu held.
-func (c *Requests) discard(files []*os.File) {
-	if c.closer != nil {
-		c.closer.Close(c.owner, files...)
-		return
+func (c *Requests) discard(files []*Descriptor) {
+	for _, f := range files {
+		if c.closer != nil {
+			c.closer.Close(c.owner, f)
+			continue
+		}
+		_ = f.Close() // nobody will use it
 	}
-	closeAll(files)
 }
 
 // Read reads what came. Where a request begins it receives one octet by itself, so that the descriptors which come with it
@@ -109,7 +111,7 @@ func (c *Requests) Read(b []byte) (int, error) {
 }
 
 // receive receives octets, and the descriptors that come with the first one and with later ones, where there is room.
-func (c *Requests) receive(b []byte, fresh, room bool) (n int, files, later []*os.File, err error) {
+func (c *Requests) receive(b []byte, fresh, room bool) (n int, files, later []*Descriptor, err error) {
 	switch {
 	case fresh && len(b) > 1 && c.begin != nil:
 		return c.begin.read(b, room)
@@ -137,7 +139,7 @@ func (c *Requests) Write(b []byte) (int, error) {
 }
 
 // accept takes descriptors in for the request that begins. The caller holds mu.
-func (c *Requests) accept(files []*os.File) error {
+func (c *Requests) accept(files []*Descriptor) error {
 	switch {
 	case c.closed:
 		return net.ErrClosed
@@ -150,9 +152,22 @@ func (c *Requests) accept(files []*os.File) error {
 	return nil
 }
 
+// Descriptor is one that came with a request. It is for one goroutine at a time, and has to be closed: unlike a file it is
+// not closed when nobody has it any more. It is a File.
+type Descriptor struct {
+	//lint:ignore U1000 Where descriptors travel.
+	descriptor
+}
+
+// File is the descriptor as a file, which is closed with it and is good as long.
+func (d *Descriptor) File() *os.File { return d.asFile() }
+
+// Close closes it.
+func (d *Descriptor) Close() error { return d.close() }
+
 // Begin says that the request which was read is being handled, and returns the descriptors that came with it: they
 // are the caller's to close.
-func (c *Requests) Begin() []*os.File {
+func (c *Requests) Begin() []*Descriptor {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	files := c.files

@@ -76,7 +76,15 @@ func next(t *testing.T, c *Requests, text string) []*os.File {
 	if _, err := io.ReadFull(c, b); err != nil || string(b) != text {
 		t.Fatalf("got %q, %v, want %q", b, err, text)
 	}
-	return c.Begin()
+	return begun(c)
+}
+
+// begun are the files that came with a request.
+func begun(c *Requests) (files []*os.File) {
+	for _, d := range c.Begin() {
+		files = append(files, d.File())
+	}
+	return files
 }
 
 func TestRequests(t *testing.T) {
@@ -190,7 +198,7 @@ func TestRequestsHTTP(t *testing.T) {
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, key{}, c) },
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			c := r.Context().Value(key{}).(*Requests)
-			files := c.Begin()
+			files := begun(c)
 			defer c.End()
 			defer closeAll(files)
 			if r.URL.Path == "/unread" {
@@ -292,7 +300,7 @@ func TestWithFiles(t *testing.T) {
 	if err := errors.Join(err, <-sent); err != nil || string(got) != text+"!" {
 		t.Errorf("%d octets arrived, %v", len(got), err)
 	}
-	files := c.Begin()
+	files := begun(c)
 	if len(files) != 1 || word(t, files[0]) != "x" {
 		t.Errorf("%d descriptors arrived", len(files))
 	}
