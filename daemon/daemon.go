@@ -47,12 +47,12 @@ const slots = 64
 // gcPercent is how much garbage there may be, in percent of what is in use, before it is collected. Go's
 // own choice, 100, is for programs that allocate all the time. This one allocates little once it runs,
 // but holds much for long: half of its memory would be garbage that nobody hurries to collect.
-const gcPercent = 25
+const gcPercent = 10
 
 // ballast is memory that nobody touches, so that none is taken from the system. It counts as in use, so that there may
-// be a quarter of it in garbage also where little is in use; else a machine with a few credentials would collect after
-// every hundred requests, which costs more than answering them. In octets.
-const ballast = 16 << 20
+// be about as much garbage, 10 MiB, wherever little is in use and wherever much is: collecting as often as that
+// alone would have it costs more than answering. In octets.
+const ballast = 96 << 20
 
 // Until the vault is taken in there is next to no garbage to collect, and somebody may be waiting for a password:
 // it is loadPercent until settled has passed. Taking the vault in needs loadFactor times its size; for that of a

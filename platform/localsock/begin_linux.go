@@ -19,9 +19,11 @@ type beginning struct {
 	to    [2]unix.Iovec
 	parts [2]part
 	take  func(fd uintptr) bool // try, which is made once
+	look  func(fd uintptr)      // count, likewise
 
 	got   int // parts
 	tried syscall.Errno
+	there int32
 }
 
 // part is the kernel's struct mmsghdr.
@@ -37,7 +39,7 @@ func newBeginning(c *net.UnixConn, limit int) *beginning {
 		return nil
 	}
 	b := &beginning{conn: conn, oob: [2][]byte{controlRoom(limit), controlRoom(limit)}}
-	b.take = b.try
+	b.take, b.look = b.try, b.count
 	return b
 }
 
@@ -93,4 +95,14 @@ func (b *beginning) try(fd uintptr) bool {
 func (b *beginning) files(i int) ([]*Descriptor, error) {
 	p := &b.parts[i]
 	return received(b.oob[i][:p.Controllen], int(p.Flags))
+}
+
+// waiting says whether something has come that was not read yet.
+func (b *beginning) waiting() bool {
+	b.there = 0
+	return b.conn.Control(b.look) == nil && b.there > 0 // a connection that cannot be asked cannot be read either
+}
+
+func (b *beginning) count(fd uintptr) {
+	_, _, _ = unix.RawSyscall(unix.SYS_IOCTL, fd, unix.TIOCINQ, uintptr(unsafe.Pointer(&b.there)))
 }

@@ -2,6 +2,7 @@ package localsock
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -280,23 +281,21 @@ func receive(c *net.UnixConn, data, oob []byte) (n int, files []*Descriptor, err
 
 // received are the descriptors that came with a message. More than there was room for are an error.
 func received(oob []byte, flags int) (files []*Descriptor, err error) {
-	if len(oob) > 0 {
-		messages, parseErr := unix.ParseSocketControlMessage(oob)
-		if parseErr != nil {
-			err = fmt.Errorf("%w: %w", ErrFrame, parseErr)
+	for len(oob) > 0 {
+		var h unix.Cmsghdr
+		var data []byte
+		if h, data, oob, err = unix.ParseOneSocketControlMessage(oob); err != nil {
+			return files, fmt.Errorf("%w: %w", ErrFrame, err)
 		}
-		for i := range messages {
-			fds, err := unix.ParseUnixRights(&messages[i])
-			if err != nil {
-				continue // credentials or something else that carries no descriptor
-			}
-			for _, fd := range fds {
-				files = append(files, newDescriptor(fd))
-			}
+		if h.Level != unix.SOL_SOCKET || h.Type != unix.SCM_RIGHTS {
+			continue // credentials or something else that carries no descriptor
+		}
+		for ; len(data) >= 4; data = data[4:] {
+			files = append(files, newDescriptor(int(int32(binary.NativeEndian.Uint32(data)))))
 		}
 	}
-	if err == nil && flags&unix.MSG_CTRUNC != 0 {
-		err = fmt.Errorf("%w: more descriptors than may come", ErrFrame)
+	if flags&unix.MSG_CTRUNC != 0 {
+		return files, fmt.Errorf("%w: more descriptors than may come", ErrFrame)
 	}
-	return files, err
+	return files, nil
 }

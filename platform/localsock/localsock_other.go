@@ -47,6 +47,8 @@ func (*beginning) read([]byte, bool) (n int, first, later []*Descriptor, err err
 	return 0, nil, nil, errUnsupported
 }
 
+func (*beginning) waiting() bool { return false }
+
 type descriptor struct{}
 
 // SyscallConn implements File.

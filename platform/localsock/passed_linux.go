@@ -81,7 +81,7 @@ func newOutlet(f File, own []string) (*Outlet, error) {
 	o := &Outlet{outlet{file: f}}
 	err := control(f, func(fd int) error {
 		// Only a pipe has such a size, and nobody who serves a file is asked for it.
-		if _, none := unix.FcntlInt(uintptr(fd), unix.F_GETPIPE_SZ, 0); none == nil {
+		if _, none := fcntl(fd, unix.F_GETPIPE_SZ); none == nil {
 			o.pipe = true
 			return writable(fd)
 		}
@@ -93,8 +93,17 @@ func newOutlet(f File, own []string) (*Outlet, error) {
 	return o, nil
 }
 
+// fcntl is for questions that the kernel answers at once, so that Go need not be told.
+func fcntl(fd, question int) (answer int, err error) {
+	n, _, errno := unix.RawSyscall(unix.SYS_FCNTL, uintptr(fd), uintptr(question), 0)
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), nil
+}
+
 func writable(fd int) error {
-	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	flags, err := fcntl(fd, unix.F_GETFL)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrKind, err)
 	}
@@ -248,16 +257,6 @@ func move(to, pipe *os.File) (moved int64, err error) {
 		return moved + rest, err
 	}
 	return moved, err
-}
-
-// waiting says whether something has come that was not read yet.
-func waiting(f File) (some bool) {
-	_ = control(f, func(fd int) error { // a connection that cannot be asked cannot be read either
-		n, err := unix.IoctlGetInt(fd, unix.TIOCINQ)
-		some = err == nil && n > 0
-		return nil
-	})
-	return some
 }
 
 // control lends out the descriptor, which stays open meanwhile, without changing its flags.

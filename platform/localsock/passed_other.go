@@ -9,8 +9,6 @@ import (
 
 func checkStream(File, []string) error { return errUnsupported }
 
-func waiting(File) bool { return false } // nobody brings descriptors
-
 func pack([]*os.File) (*os.File, error) { return nil, errUnsupported }
 
 type outlet struct{}

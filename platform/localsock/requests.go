@@ -187,7 +187,7 @@ func (c *Requests) Soon() {
 func (c *Requests) End() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.brings && c.err == nil && waiting(c.UnixConn) {
+	if c.brings && c.err == nil && c.begin != nil && c.begin.waiting() {
 		c.err = errAhead
 	}
 	c.fresh, c.soon, c.brings = true, false, false
