@@ -28,7 +28,7 @@ type Requests struct {
 
 	mu     sync.Mutex // guards the rest
 	fresh  bool       // the last request was handled, and of the next one no octet was read yet
-	soon   bool       // the one that is being handled is answered soon
+	soon   bool       // the one that is being handled is answered soon, or was
 	brings bool       // the one that is being handled brought descriptors, and nothing was answered yet
 	closed bool
 	files  []*Descriptor // of the request that is being read
@@ -171,12 +171,13 @@ func (c *Requests) Begin() []*Descriptor {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	files := c.files
-	c.files, c.fresh, c.brings = nil, false, len(files) > 0
+	c.files, c.fresh, c.soon, c.brings = nil, false, false, len(files) > 0
 	return files
 }
 
-// Soon says that the request whose handling has begun will be answered at once. Until its end a Read of a single octet
-// returns none, and no error: net/http asks for one to learn, in a goroutine of its own, that the caller has gone.
+// Soon says that the request whose handling has begun will be answered at once. Until the next one is handled a Read of a
+// single octet returns none, and no error: net/http asks for one to learn, in a goroutine of its own, that the caller
+// has gone, and that goroutine may not run before the request was handled.
 func (c *Requests) Soon() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -190,7 +191,7 @@ func (c *Requests) End() {
 	if c.brings && c.err == nil && c.begin != nil && c.begin.waiting() {
 		c.err = errAhead
 	}
-	c.fresh, c.soon, c.brings = true, false, false
+	c.fresh, c.brings = true, false
 }
 
 // Close closes the connection, and the descriptors of a request that was not handled.

@@ -31,6 +31,9 @@ func TestRequestsSoon(t *testing.T) {
 		}
 		closeAll(got)
 		c.End()
+		if n, err := c.Read(make([]byte, 1)); n != 0 || err != nil { // which asks late
+			t.Errorf("%s was answered: %d octets, %v; want none", text, n, err)
+		}
 		told.unheld(t)
 	}
 	send(t, from, "third")
