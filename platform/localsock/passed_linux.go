@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -115,16 +116,30 @@ func writable(fd int) error {
 
 // isStream refuses what is no Unix stream socket of others. A socket is open for reading and writing always.
 func isStream(fd int, own []string) error {
-	near, err := unix.Getsockname(fd)
+	local, nearNamed, err := end(fd, unix.SYS_GETSOCKNAME)
 	if err != nil { // with O_PATH too
 		return fmt.Errorf("%w: neither a pipe nor a socket", ErrKind)
 	}
-	_, local := near.(*unix.SockaddrUnix)
 	style, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
 	if err != nil || !local || style != unix.SOCK_STREAM {
 		return fmt.Errorf("%w: a socket, but not a Unix stream socket", ErrKind)
 	}
+	_, farNamed, _ := end(fd, unix.SYS_GETPEERNAME) // an error: it is not connected
+	if !nearNamed && !farNamed {
+		return nil
+	}
+	near, _ := unix.Getsockname(fd)
 	return notOurs(fd, near, own)
+}
+
+// end asks for the name of one end of a socket, and says only whether the socket is a Unix one and has a name there.
+func end(fd int, call uintptr) (local, named bool, err error) {
+	var at unix.RawSockaddrUnix
+	size := uint32(unsafe.Sizeof(at))
+	if _, _, errno := unix.RawSyscall(call, uintptr(fd), uintptr(unsafe.Pointer(&at)), uintptr(unsafe.Pointer(&size))); errno != 0 {
+		return false, false, errno
+	}
+	return at.Family == unix.AF_UNIX, uintptr(size) > unsafe.Sizeof(at.Family), nil
 }
 
 func (o *Outlet) await(atMost time.Duration) bool {
