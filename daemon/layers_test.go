@@ -82,7 +82,7 @@ vault/remote/remotetest  : vault/errand vault/remote vault/sealed vault/snapshot
 installer/linux          :
 installer/testbed        : ipc/wire platform/older vault/vaulttest
 installer/demo           : installer/testbed ipc/wire platform/memscan vault/vaulttest
-installer/bench          : installer/testbed ipc/wire platform/localsock platform/lockmem platform/peer vault/sealed vault/snapshot vault/vaulttest
+installer/bench          : installer/testbed ipc/wire platform/localsock platform/lockmem platform/peer platform/service vault/sealed vault/snapshot vault/vaulttest
 installer/package        :
 `
 

@@ -8,12 +8,12 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"batchwarden/platform/service"
 )
 
 // A crowd is many callers of one kind, who wait in one thread, so that they take as little of the machine as they can
-// and what is measured is the other side's. For the same reason the thread takes its turn, as work of no haste does
-// (SCHED_BATCH): on the few processors that it shares with whom it asks each answer would have it push that one aside.
+// and what is measured is the other side's. For the same reason the thread takes its turn, as work of no haste does:
+// on the few processors that it shares with whom it asks each answer would have it push that one aside.
 type crowd struct {
 	figure
 	epoll   int
@@ -35,7 +35,7 @@ type member struct {
 func (c *calls) gather(k kind) (*crowd, error) {
 	w := &crowd{figure: figure{name: k.name}}
 	var err error
-	if w.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+	if w.epoll, err = syscall.EpollCreate1(syscall.EPOLL_CLOEXEC); err != nil {
 		return nil, err
 	}
 	for err == nil && len(w.members) < c.callers {
@@ -63,10 +63,10 @@ func (w *crowd) join(k kind) error {
 		return err
 	}
 	if one.far != nil {
-		m.rights = unix.UnixRights(int(one.far.Fd()))
+		m.rights = syscall.UnixRights(int(one.far.Fd()))
 	}
-	event := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(len(w.members) - 1)} // what we get back: which it is
-	return unix.EpollCtl(w.epoll, unix.EPOLL_CTL_ADD, m.fd, &event)
+	event := syscall.EpollEvent{Events: syscall.EPOLLIN, Fd: int32(len(w.members) - 1)} // what we get back: which it is
+	return syscall.EpollCtl(w.epoll, syscall.EPOLL_CTL_ADD, m.fd, &event)
 }
 
 // taken is the connection without Go, which waits for what comes on those that it has.
@@ -76,22 +76,28 @@ func taken(c net.Conn) (fd int, err error) {
 		return -1, err
 	}
 	var dupErr error
-	err = raw.Control(func(old uintptr) { fd, dupErr = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 3) })
+	err = raw.Control(func(old uintptr) {
+		syscall.ForkLock.RLock() // nobody else is to have it
+		defer syscall.ForkLock.RUnlock()
+		if fd, dupErr = syscall.Dup(int(old)); dupErr == nil {
+			syscall.CloseOnExec(fd)
+		}
+	})
 	return fd, errors.Join(err, dupErr, c.Close())
 }
 
 func (w *crowd) stop() {
 	for _, m := range w.members {
 		m.stop()
-		_ = unix.Close(m.fd) // nothing is lost
+		_ = syscall.Close(m.fd) // nothing is lost
 	}
-	_ = unix.Close(w.epoll)
+	_ = syscall.Close(w.epoll)
 }
 
 // ask has all of them ask, again and again, for so long.
 func (w *crowd) ask(long time.Duration) error {
 	runtime.LockOSThread() // for good: the next crowd's are of the same goroutine
-	if err := unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_BATCH}, 0); err != nil {
+	if err := service.TakeTurns(); err != nil {
 		return err
 	}
 	begun := time.Now()
@@ -100,11 +106,11 @@ func (w *crowd) ask(long time.Duration) error {
 			return err
 		}
 	}
-	events := make([]unix.EpollEvent, len(w.members))
+	events := make([]syscall.EpollEvent, len(w.members))
 	for asking := len(w.members); asking > 0; {
-		n, err := unix.EpollWait(w.epoll, events, int(patience.Milliseconds()))
+		n, err := syscall.EpollWait(w.epoll, events, int(patience.Milliseconds()))
 		switch {
-		case errors.Is(err, unix.EINTR):
+		case errors.Is(err, syscall.EINTR):
 			continue
 		case err != nil:
 			return err
@@ -134,7 +140,7 @@ func (w *crowd) ask(long time.Duration) error {
 
 func (m *member) ask() error {
 	m.have, m.asked = 0, time.Now()
-	n, err := unix.SendmsgN(m.fd, m.request, m.rights, nil, unix.MSG_NOSIGNAL)
+	n, err := syscall.SendmsgN(m.fd, m.request, m.rights, nil, syscall.MSG_NOSIGNAL)
 	if err == nil && n != len(m.request) {
 		err = errors.New("half a request was sent")
 	}
@@ -143,7 +149,7 @@ func (m *member) ask() error {
 
 // receive reads on, and reports whether an answer came to its end. It is checked.
 func (m *member) receive() (whole bool, err error) {
-	n, err := unix.Read(m.fd, m.room[m.have:])
+	n, err := syscall.Read(m.fd, m.room[m.have:])
 	if err == nil && n == 0 {
 		err = errors.New("the connection was closed")
 	}
