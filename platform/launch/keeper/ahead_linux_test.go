@@ -136,6 +136,24 @@ func TestAheadKilled(t *testing.T) {
 	}
 }
 
+// TestAheadInVain: of a job that cannot be furnished nothing is left, whether or not its process was begun ahead.
+func TestAheadInVain(t *testing.T) {
+	b := newBed(t)
+	captured := filepath.Join(b.config.StateDir, outputDir)
+	if err := os.WriteFile(captured, nil, 0o600); err != nil { // where a directory should be
+		t.Fatal(err)
+	}
+	for _, id := range []string{"begun", "ahead"} {
+		if job := b.run(spec(id, "/bin/true")); job.State != launch.StateFailed || !strings.HasPrefix(job.Reason, "output: ") {
+			t.Errorf("%s: %+v", id, job)
+		}
+		_, pid := b.next()
+		if left := b.boxed(); len(left) != 0 || len(b.boxes()) != 1 {
+			t.Errorf("%s: cgroups are left: %v, and that of process %d", id, left, pid)
+		}
+	}
+}
+
 // TestAheadOfALauncher: it ends with the launcher. What one that was killed leaves of it is in nobody's way: its number,
 // which nobody wrote down, is not used again as long as its cgroup is there.
 func TestAheadOfALauncher(t *testing.T) {

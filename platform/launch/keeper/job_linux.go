@@ -63,7 +63,7 @@ type child struct {
 	pid    int
 	exit   *os.File // its pidfd: readable when it has ended
 	talk   *os.File // its order goes there, and its answer comes back
-	left   []byte   // of the order, what did not fit before it began
+	left   []byte   // of the order, what there was no room for yet
 	box    *box
 	// stopAt is when TERM is due, and killAt when KILL is; zero: never.
 	stopAt, killAt time.Time
@@ -202,8 +202,9 @@ func (c *child) release() {
 }
 
 // start makes everything that the job needs and gives its child the order; nothing of it is left when it fails.
-func (k *keeper) start(j *job, p *plan) (c *child, out *output, err error) {
-	if c = p.first; c == nil {
+func (k *keeper) start(j *job, p *plan) (_ *child, out *output, err error) {
+	c := p.first
+	if c == nil {
 		if c, err = k.begin(j.Serial); err != nil {
 			return nil, nil, err
 		}
