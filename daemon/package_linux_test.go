@@ -232,9 +232,14 @@ func (m *installed) again(t *testing.T, unit string, happen func(pid string)) {
 	m.ready()
 }
 
-// killed is a script that kills a program as soon as it runs, and says how the command in the background ended.
+// killed is a script that kills a program as soon as it runs, and says how the command in the background ended. A become
+// that still is root's waits for another job.
 func killed(program string) string {
-	return "while kill -0 $! && ! pid=$(pidof " + program + "); do sleep 0.01; done; kill -KILL $pid; wait $!; echo \"exit $?\""
+	find := "pidof " + program
+	if program == "batchwarden-become" {
+		find = "for p in $(pidof " + program + "); do grep -q '^Uid:.0' /proc/$p/status || echo $p; done | grep ."
+	}
+	return "while kill -0 $! && ! pid=$(" + find + "); do sleep 0.01; done; kill -KILL $pid; wait $!; echo \"exit $?\""
 }
 
 // killsLaunch kills a program while a launch waits for it, which then says so.
