@@ -14,6 +14,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"batchwarden/installer/testbed"
@@ -301,10 +302,16 @@ func (r *rogue) fullPipe() {
 	}
 	defer near.Close() // what is in it is nothing
 	defer far.Close()
-	_ = far.SetWriteDeadline(time.Now().Add(10 * time.Millisecond))
-	for err == nil {
-		_, err = far.Write(make([]byte, 4096))
+	raw, err := far.SyscallConn()
+	if err != nil {
+		r.t.Error(err)
+		return
 	}
+	_ = raw.Control(func(fd uintptr) { // a pipe of os.Pipe's does not wait
+		for err == nil {
+			_, err = syscall.Write(int(fd), make([]byte, 4096))
+		}
+	})
 	c, closed := r.conn()
 	defer closed()
 	_, _ = localsock.WithFiles(c, far).Write(plain("POST", "/v1/batch-users/payroll/retrieve", marshal(retrieveBody())))
