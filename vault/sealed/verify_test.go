@@ -17,24 +17,13 @@ func TestVerify(t *testing.T) {
 	if _, err := look(); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("no vault: got %v", err)
 	}
+	s := openIn(t, dir, key, a)
+	mustSeal(t, s, Change{}, user("payroll", 1), user("reports", 2), policy("opcon", "{}"))
+	mustSeal(t, s, Change{}, user("payroll", 3))
 	log := filepath.Join(dir, logName)
-	var s *Store
-	var before []byte
-	for { // until no zero is where an interrupted write leaves some: what is another before it looks like that
-		s = openIn(t, dir, key, a)
-		mustSeal(t, s, Change{}, user("payroll", 1), user("reports", 2), policy("opcon", "{}"))
-		mustSeal(t, s, Change{}, user("payroll", 3))
-		var err error
-		if before, err = os.ReadFile(log); err != nil {
-			t.Fatal(err)
-		}
-		if !(&reader{data: before}).torn(0, len(before)) {
-			break
-		}
-		closing(t, s)
-		if err := os.RemoveAll(dir); err != nil {
-			t.Fatal(err)
-		}
+	before, err := os.ReadFile(log)
+	if err != nil {
+		t.Fatal(err)
 	}
 	v, err := look()
 	if err != nil || v.Records != 3 || v.Commits != s.Status().Commits || len(v.Faults)+len(v.Quarantined) != 0 {
@@ -46,7 +35,7 @@ func TestVerify(t *testing.T) {
 	}
 	for at := 0; at < len(before); at += 7 {
 		data := append([]byte{}, before...)
-		data[at] ^= 0x10
+		flip(data, at)
 		if err := os.WriteFile(log, data, 0o600); err != nil {
 			t.Fatal(err)
 		}
