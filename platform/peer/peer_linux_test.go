@@ -60,7 +60,7 @@ func bequeath(c *net.UnixConn) int {
 		return 1
 	}
 	child := exec.Command("/proc/self/exe")
-	child.Env = []string{connectEnv + "=none"}
+	child.Env = []string{connectEnv + "=none", "GORACE=" + os.Getenv("GORACE")}
 	child.Stdin, child.Stdout, child.ExtraFiles = os.Stdin, os.Stdout, []*os.File{f}
 	if err := child.Start(); err != nil {
 		return 1
@@ -110,7 +110,7 @@ func call(t testing.TB, cmd *exec.Cmd, env ...string) *caller {
 	t.Helper()
 	l, path := listen(t)
 	c := &caller{path: path, cmd: cmd}
-	cmd.Env = append([]string{connectEnv + "=" + path}, env...)
+	cmd.Env = append([]string{connectEnv + "=" + path, "GORACE=" + os.Getenv("GORACE")}, env...)
 	var err error
 	if c.stdin, err = cmd.StdinPipe(); err != nil {
 		t.Fatal(err)

@@ -174,7 +174,7 @@ type actor struct {
 func act(t *testing.T, uid uint32, role string, args ...string) *actor {
 	t.Helper()
 	cmd := exec.Command(program, args...)
-	cmd.Env = []string{roleEnv + "=" + role}
+	cmd.Env = []string{roleEnv + "=" + role, "GORACE=" + os.Getenv("GORACE")}
 	cmd.Stderr = testLog{t}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
 	stdin, err := cmd.StdinPipe()
