@@ -3,7 +3,10 @@ package localsock
 import (
 	"errors"
 	"io"
+	"net"
 	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -83,4 +86,89 @@ func socketpair(fd []int) error {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	copy(fd, pair[:])
 	return err
+}
+
+// TestOutletKinds: what a secret can be written to, and what not, whatever else may be written to.
+func TestOutletKinds(t *testing.T) {
+	dir := t.TempDir()
+	fifo := filepath.Join(dir, "fifo")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	open := func(name string, flags int) func() (int, error) {
+		return func() (int, error) { return unix.Open(name, flags|unix.O_CLOEXEC, 0o600) }
+	}
+	pair := func(family, style int, end int) func() (int, error) {
+		return func() (int, error) {
+			fds, err := unix.Socketpair(family, style|unix.SOCK_CLOEXEC, 0)
+			if err != nil {
+				return -1, err
+			}
+			t.Cleanup(func() { _ = unix.Close(fds[1-end]) })
+			return fds[end], nil
+		}
+	}
+	dial := func(network, address string) func() (int, error) {
+		return func() (int, error) {
+			l, err := net.Listen(network, address)
+			if err != nil {
+				return -1, err
+			}
+			t.Cleanup(func() { _ = l.Close() })
+			c, err := net.Dial(network, l.Addr().String())
+			if err != nil {
+				return -1, err
+			}
+			defer c.Close()
+			fd := -1
+			err = control(c.(File), func(of int) (err error) {
+				fd, err = unix.FcntlInt(uintptr(of), unix.F_DUPFD_CLOEXEC, 0)
+				return err
+			})
+			return fd, err
+		}
+	}
+	const ours, theirs = "ours", "theirs"
+	at := func(name string) string { return filepath.Join(dir, name) }
+	for name, c := range map[string]struct {
+		open func() (int, error)
+		why  string // it is refused; empty: it is not
+	}{
+		"FIFO to read and write":     {open(fifo, unix.O_RDWR), ""},
+		"FIFO to read":               {open(fifo, unix.O_RDONLY|unix.O_NONBLOCK), "reading only"},
+		"FIFO without access":        {open(fifo, unix.O_PATH), "neither a pipe nor a socket"},
+		"file":                       {open(at("file"), unix.O_RDWR|unix.O_CREAT), "neither a pipe nor a socket"},
+		"directory":                  {open(dir, unix.O_RDONLY), "neither a pipe nor a socket"},
+		"null device":                {open("/dev/null", unix.O_RDWR), "neither a pipe nor a socket"},
+		"stream":                     {pair(unix.AF_UNIX, unix.SOCK_STREAM, 0), ""},
+		"other end of a stream":      {pair(unix.AF_UNIX, unix.SOCK_STREAM, 1), ""},
+		"datagrams":                  {pair(unix.AF_UNIX, unix.SOCK_DGRAM, 0), "not a Unix stream"},
+		"packets":                    {pair(unix.AF_UNIX, unix.SOCK_SEQPACKET, 0), "not a Unix stream"},
+		"TCP":                        {dial("tcp", "127.0.0.1:0"), "not a Unix stream"},
+		"connected to somebody else": {dial("unix", at(theirs)), ""},
+		"connected to this service":  {dial("unix", at(ours)), "of this service"},
+		"connected to nobody": {func() (int, error) {
+			return unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		}, "not connected"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fd, err := c.open()
+			if err != nil {
+				t.Fatal(err)
+			}
+			f := os.NewFile(uintptr(fd), name)
+			defer f.Close()
+			o, err := NewOutlet(f, at(ours))
+			switch {
+			case c.why == "" && err != nil:
+				t.Error(err)
+			case c.why == "":
+				if err := o.Write(text("secret")); err != nil {
+					t.Error(err)
+				}
+			case !errors.Is(err, ErrKind) || !strings.Contains(err.Error(), c.why):
+				t.Errorf("got %v, want one about %q", err, c.why)
+			}
+		})
+	}
 }

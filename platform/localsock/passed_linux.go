@@ -81,17 +81,29 @@ type outlet struct {
 func newOutlet(f File, own []string) (*Outlet, error) {
 	o := &Outlet{outlet{file: f}}
 	err := control(f, func(fd int) error {
-		// Only a pipe has such a size, and nobody who serves a file is asked for it.
-		if _, none := fcntl(fd, unix.F_GETPIPE_SZ); none == nil {
-			o.pipe = true
-			return writable(fd)
+		// Nobody who serves a file is asked for any of this.
+		style, none := socketType(fd)
+		if none == nil {
+			return isStream(fd, style, own)
 		}
-		return isStream(fd, own)
+		o.pipe = true
+		return isPipe(fd)
 	})
 	if err != nil {
 		return nil, err
 	}
 	return o, nil
+}
+
+// socketType is SOCK_STREAM or another; an error says that it is no socket.
+func socketType(fd int) (style int32, err error) {
+	size := uint32(unsafe.Sizeof(style))
+	_, _, errno := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_TYPE,
+		uintptr(unsafe.Pointer(&style)), uintptr(unsafe.Pointer(&size)), 0)
+	if errno != 0 {
+		return 0, errno
+	}
+	return style, nil
 }
 
 // fcntl is for questions that the kernel answers at once, so that Go need not be told.
@@ -103,7 +115,11 @@ func fcntl(fd, question int) (answer int, err error) {
 	return int(n), nil
 }
 
-func writable(fd int) error {
+// isPipe refuses what is no pipe that can be written to.
+func isPipe(fd int) error {
+	if _, err := fcntl(fd, unix.F_GETPIPE_SZ); err != nil { // only a pipe has such a size; with O_PATH it has none either
+		return fmt.Errorf("%w: neither a pipe nor a socket", ErrKind)
+	}
 	flags, err := fcntl(fd, unix.F_GETFL)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrKind, err)
@@ -114,32 +130,20 @@ func writable(fd int) error {
 	return nil
 }
 
-// isStream refuses what is no Unix stream socket of others. A socket is open for reading and writing always.
-func isStream(fd int, own []string) error {
-	local, nearNamed, err := end(fd, unix.SYS_GETSOCKNAME)
-	if err != nil { // with O_PATH too
-		return fmt.Errorf("%w: neither a pipe nor a socket", ErrKind)
-	}
-	style, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
-	if err != nil || !local || style != unix.SOCK_STREAM {
+// isStream refuses a socket that is no end of a Unix stream, or of one that leads to this service.
+func isStream(fd int, style int32, own []string) error {
+	var far unix.RawSockaddrUnix
+	size := uint32(unsafe.Sizeof(far))
+	_, _, none := unix.RawSyscall(unix.SYS_GETPEERNAME, uintptr(fd), uintptr(unsafe.Pointer(&far)), uintptr(unsafe.Pointer(&size)))
+	switch {
+	case none == 0 && (far.Family != unix.AF_UNIX || style != unix.SOCK_STREAM):
 		return fmt.Errorf("%w: a socket, but not a Unix stream socket", ErrKind)
+	case none != 0:
+		return fmt.Errorf("%w: a socket that is not connected", ErrKind)
+	case uintptr(size) > unsafe.Sizeof(far.Family): // it has a name
+		return notOurs(fd, nil, own)
 	}
-	_, farNamed, _ := end(fd, unix.SYS_GETPEERNAME) // an error: it is not connected
-	if !nearNamed && !farNamed {
-		return nil
-	}
-	near, _ := unix.Getsockname(fd)
-	return notOurs(fd, near, own)
-}
-
-// end asks for the name of one end of a socket, and says only whether the socket is a Unix one and has a name there.
-func end(fd int, call uintptr) (local, named bool, err error) {
-	var at unix.RawSockaddrUnix
-	size := uint32(unsafe.Sizeof(at))
-	if _, _, errno := unix.RawSyscall(call, uintptr(fd), uintptr(unsafe.Pointer(&at)), uintptr(unsafe.Pointer(&size))); errno != 0 {
-		return false, false, errno
-	}
-	return at.Family == unix.AF_UNIX, uintptr(size) > unsafe.Sizeof(at.Family), nil
+	return nil
 }
 
 func (o *Outlet) await(atMost time.Duration) bool {
