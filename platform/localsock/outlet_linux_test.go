@@ -98,9 +98,9 @@ func TestOutletKinds(t *testing.T) {
 	open := func(name string, flags int) func() (int, error) {
 		return func() (int, error) { return unix.Open(name, flags|unix.O_CLOEXEC, 0o600) }
 	}
-	pair := func(family, style int, end int) func() (int, error) {
+	pair := func(style, end int) func() (int, error) {
 		return func() (int, error) {
-			fds, err := unix.Socketpair(family, style|unix.SOCK_CLOEXEC, 0)
+			fds, err := unix.Socketpair(unix.AF_UNIX, style|unix.SOCK_CLOEXEC, 0)
 			if err != nil {
 				return -1, err
 			}
@@ -140,15 +140,22 @@ func TestOutletKinds(t *testing.T) {
 		"file":                       {open(at("file"), unix.O_RDWR|unix.O_CREAT), "neither a pipe nor a socket"},
 		"directory":                  {open(dir, unix.O_RDONLY), "neither a pipe nor a socket"},
 		"null device":                {open("/dev/null", unix.O_RDWR), "neither a pipe nor a socket"},
-		"stream":                     {pair(unix.AF_UNIX, unix.SOCK_STREAM, 0), ""},
-		"other end of a stream":      {pair(unix.AF_UNIX, unix.SOCK_STREAM, 1), ""},
-		"datagrams":                  {pair(unix.AF_UNIX, unix.SOCK_DGRAM, 0), "not a Unix stream"},
-		"packets":                    {pair(unix.AF_UNIX, unix.SOCK_SEQPACKET, 0), "not a Unix stream"},
+		"stream":                     {pair(unix.SOCK_STREAM, 0), ""},
+		"other end of a stream":      {pair(unix.SOCK_STREAM, 1), ""},
+		"datagrams":                  {pair(unix.SOCK_DGRAM, 0), "not a Unix stream"},
+		"packets":                    {pair(unix.SOCK_SEQPACKET, 0), "not a Unix stream"},
 		"TCP":                        {dial("tcp", "127.0.0.1:0"), "not a Unix stream"},
 		"connected to somebody else": {dial("unix", at(theirs)), ""},
 		"connected to this service":  {dial("unix", at(ours)), "of this service"},
 		"connected to nobody": {func() (int, error) {
 			return unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		}, "not connected"},
+		"that others connect to": {func() (int, error) {
+			fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+			if err == nil {
+				err = errors.Join(unix.Bind(fd, &unix.SockaddrUnix{Name: at("listener")}), unix.Listen(fd, 1))
+			}
+			return fd, err
 		}, "not connected"},
 	} {
 		t.Run(name, func(t *testing.T) {

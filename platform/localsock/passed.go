@@ -27,8 +27,8 @@ type Outlet struct {
 	outlet
 }
 
-// NewOutlet says what kind of descriptor f is; an error wraps ErrKind. A socket with one of the names in own is none.
-// The file stays the caller's.
+// NewOutlet says what kind of descriptor f is; an error wraps ErrKind. A socket that is not connected is none, nor is one
+// that is connected to one of the names in own: what is written to it would be read there. The file stays the caller's.
 func NewOutlet(f File, own ...string) (*Outlet, error) { return newOutlet(f, own) }
 
 // ErrNoRoom reports that nothing of a secret has been written, as nobody has read what is before it.

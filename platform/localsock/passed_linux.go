@@ -82,8 +82,7 @@ func newOutlet(f File, own []string) (*Outlet, error) {
 	o := &Outlet{outlet{file: f}}
 	err := control(f, func(fd int) error {
 		// Nobody who serves a file is asked for any of this.
-		style, none := socketType(fd)
-		if none == nil {
+		if style, none := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE); none == nil {
 			return isStream(fd, style, own)
 		}
 		o.pipe = true
@@ -93,17 +92,6 @@ func newOutlet(f File, own []string) (*Outlet, error) {
 		return nil, err
 	}
 	return o, nil
-}
-
-// socketType is SOCK_STREAM or another; an error says that it is no socket.
-func socketType(fd int) (style int32, err error) {
-	size := uint32(unsafe.Sizeof(style))
-	_, _, errno := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_TYPE,
-		uintptr(unsafe.Pointer(&style)), uintptr(unsafe.Pointer(&size)), 0)
-	if errno != 0 {
-		return 0, errno
-	}
-	return style, nil
 }
 
 // fcntl is for questions that the kernel answers at once, so that Go need not be told.
@@ -131,15 +119,15 @@ func isPipe(fd int) error {
 }
 
 // isStream refuses a socket that is no end of a Unix stream, or of one that leads to this service.
-func isStream(fd int, style int32, own []string) error {
+func isStream(fd, style int, own []string) error {
 	var far unix.RawSockaddrUnix
 	size := uint32(unsafe.Sizeof(far))
 	_, _, none := unix.RawSyscall(unix.SYS_GETPEERNAME, uintptr(fd), uintptr(unsafe.Pointer(&far)), uintptr(unsafe.Pointer(&size)))
 	switch {
-	case none == 0 && (far.Family != unix.AF_UNIX || style != unix.SOCK_STREAM):
-		return fmt.Errorf("%w: a socket, but not a Unix stream socket", ErrKind)
 	case none != 0:
 		return fmt.Errorf("%w: a socket that is not connected", ErrKind)
+	case far.Family != unix.AF_UNIX || style != unix.SOCK_STREAM:
+		return fmt.Errorf("%w: a socket, but not a Unix stream socket", ErrKind)
 	case uintptr(size) > unsafe.Sizeof(far.Family): // it has a name
 		return notOurs(fd, nil, own)
 	}
